@@ -1,0 +1,1 @@
+"""One file per algorithm, readable top to bottom."""

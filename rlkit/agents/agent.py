@@ -1,0 +1,74 @@
+"""What an agent is, and the registry that finds one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rlkit.core.seeding import SeedTree
+from rlkit.core.typing import State
+from rlkit.plasticity.protocols import AfterStep, Observer, Penalty, UnitGraph
+from rlkit.replay.batch import Batch
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one gradient step reports. Everything stays on the device: no `.item()`."""
+
+    metrics: dict[str, Tensor]  # scalars
+    priority: Tensor | None = None  # [B] for the sampler, before importance weighting
+
+
+class Agent(Protocol):
+    """Acts, learns from batches, shows its parts."""
+
+    networks: nn.ModuleDict  # online and target networks by name; layers are addressed "critic.trunk.2"
+    optimizers: dict[str, Optimizer]
+    penalties: list[Penalty]
+    after_step: list[AfterStep]
+
+    def act(self, observation: Tensor, *, explore: bool) -> Tensor:
+        """observation [E, *obs] -> actions int64 [E] or float32 [E, A]; `explore` advances the agent's schedules."""
+
+    def update(self, batch: Batch, observe: Observer | None = None) -> Update:
+        """One gradient step of every loss that is due."""
+
+    def unit_graph(self) -> UnitGraph:
+        """Who feeds whom, for the monitor and the cures."""
+
+    def state_dict(self) -> State:
+        """Networks, optimisers, counters, generators."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue a stored agent."""
+
+
+@dataclass(frozen=True)
+class AgentInputs:
+    """What an agent is built from: the spaces as the network sees them, and the run's plan."""
+
+    observation_shape: tuple[int, ...]  # stacked, as `act` receives it
+    observation_dtype: str  # "uint8" or "float32"
+    action_space: gym.Space[Any]
+    seeds: SeedTree
+    device: str
+    env_steps: int  # of the whole run: schedules are given as shares of it
+    learning_starts: int  # env steps before the first update
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A line of the registry."""
+
+    name: str  # "dqn"
+    summary: str
+    actions: str  # "discrete" or "continuous"
+    config: type[Any]  # dataclass of the agent's own settings
+    network: type[Any]  # dataclass of its network settings
+    build: Callable[[AgentInputs, Any, Any], Agent]  # (inputs, agent config, network config)
+    sources: tuple[str, ...] = field(default=())  # papers

@@ -1,0 +1,1 @@
+"""Settings: dataclasses are the schema, YAML files the presets."""

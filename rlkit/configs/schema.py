@@ -1,0 +1,92 @@
+"""The settings of a run. Field defaults are the agent-independent ones; YAML layers over them, flags over those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and under which protocol."""
+
+    id: str = ""  # "ALE/Pong-v5", "dmc/walker-walk", "gym/CartPole-v1"
+    num_envs: int = 1
+    protocol: str | None = None  # Atari: machado, atari100k, nature; None = the family's default
+    backend: Literal["exact", "fast"] = "exact"
+    observation: Literal["state", "pixels"] = "state"  # dmc
+    action_repeat: int | None = None  # None = the protocol's (Atari 4, dmc 2, gym 1)
+    workers: int = 0  # processes that step the environments; 0 = in this process (Atari: threads of the fast backend)
+    stack: int | None = None  # None = the protocol's
+    sticky: float | None = None  # Atari: probability that a frame repeats the previous action; None = the protocol's
+    full_action_space: bool = False  # Atari: 18 actions instead of the game's minimal set
+    episode_cap: int | None = None  # frames; None = the protocol's
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the networks; which torso is used follows from the observation."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What is kept, and who draws from it."""
+
+    capacity: int = 1_000_000  # rows of all environments together
+    sampler: str = "uniform"
+    batch_size: int = 256
+    n_step: int = 1
+    gamma: float = 0.99
+    reward_clip: float | None = None  # read-time clip to [-x, x]; rewards are stored raw
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Episodes in environments of their own."""
+
+    period: int = 0  # env steps; 0 = only at the end
+    episodes: int = 10
+    epsilon: float = 0.0  # probability of a random action (discrete actions)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to write a checkpoint, and how many to keep."""
+
+    period: int = 0  # env steps; 0 = only at the end and when interrupted
+    keep: int = 2
+    replay: bool = True  # without it a resumed run starts with an empty replay and is not bit-exact
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """What goes to metrics.jsonl and TensorBoard, and how often."""
+
+    period: int = 1_000  # env steps
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    agent: Any  # the algorithm's own dataclass
+    algorithm: str = "dqn"
+    name: str = "dqn"  # what was typed: the YAML in configs/
+    seed: int = 0
+    threads: int = 0  # torch threads; 0 = all cores
+    device: str = "cpu"
+    env_steps: int = 100_000  # agent decisions of all environments together
+    learning_starts: int = 1_000  # env steps before the first update
+    random_steps: int = 0  # env steps with uniformly random actions at the start
+    replay_ratio: Fraction = Fraction(1)  # gradient steps per env step, exact: "1/4"
+    env: EnvConfig = field(default_factory=EnvConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -1,0 +1,1 @@
+"""Torsos, heads, batched networks and distributions."""

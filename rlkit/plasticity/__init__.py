@@ -1,0 +1,1 @@
+"""Protocols of the monitor, the cures and the replay ratio."""

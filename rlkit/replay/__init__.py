@@ -1,0 +1,1 @@
+"""Rings, windows and samplers; usable without the rest of rlkit."""

@@ -1,0 +1,1 @@
+"""Samplers: index-only, seedable, with state."""
