@@ -1,0 +1,63 @@
+"""Interleaved rounds and JSON lines: only ratios taken in one run count on a shared machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OWN_PYTHON = ROOT / ".venv" / "bin" / "python"
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+
+
+def emit(**row: object) -> None:
+    """One JSON line."""
+    print(json.dumps(row), flush=True)
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were taken on."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Measure every case once a round, in an order that rotates, so that drift of the machine hits all alike."""
+    names = list(cases)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        shift = i % len(names)
+        for name in names[shift:] + names[:shift]:
+            found[name].append(cases[name]())
+    return found
+
+
+def paired_ratios(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    """Median, minimum and maximum of the ratio round by round."""
+    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def worker(python: Path, script: Path, *arguments: str, threads: int) -> float:
+    """Run a worker process that prints one number as its last line."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MUJOCO_GL": "disabled", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [str(python), str(script), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{script.name} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    return float(done.stdout.strip().splitlines()[-1])

@@ -1,0 +1,1 @@
+"""Statistics of runs; reads run folders only."""

@@ -1,0 +1,352 @@
+"""The loop: act, step, add, update; then, on their schedules, evaluate, log and write checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlkit.agents.agent import Update
+from rlkit.configs.schema import RunConfig
+from rlkit.core.errors import NumericError, ResumeError
+from rlkit.core.seeding import SeedTree, generator_state, load_generator_state
+from rlkit.core.typing import Array, State
+from rlkit.plasticity.protocols import LedgerEvent, Progress
+from rlkit.plasticity.replay_ratio import ConstantReplayRatio, UpdateSchedule
+from rlkit.replay.batch import Batch, Window
+from rlkit.training.build import make_agent, make_env, make_replay, make_stacker, random_action, threads
+from rlkit.training.checkpoint import CheckpointStore
+from rlkit.training.evaluation import evaluate
+from rlkit.training.logging import MetricLog, RunLog
+from rlkit.training.progress import ProgressLine, Snapshot
+from rlkit.training.run_folder import RunFolder, versions
+from rlkit.training.signals import EXIT_INTERRUPTED, StopRequest
+
+
+class Experiment:
+    """One agent, one environment, one replay: everything that moves, and nothing that writes files."""
+
+    def __init__(self, config: RunConfig) -> None:
+        torch.set_num_threads(threads(config))
+        seeds = SeedTree(config.seed)
+        self.config = config
+        self.env = make_env(config.env, seeds, "env")
+        self.stacker = make_stacker(self.env.spec)
+        self.replay = make_replay(config, self.env.spec, seeds)
+        self.agent = make_agent(config, self.env.spec, seeds)
+        self.replay_ratio = ConstantReplayRatio(config.replay_ratio)
+        self.schedule = UpdateSchedule(config.learning_starts)
+        self.window = Window(config.replay.n_step, config.replay.gamma)
+        self.log = MetricLog()
+        self.env_steps, self.updates = 0, 0
+        self._rng = seeds.generator("random-actions")
+        self._observation: Array | None = None  # [E, *obs] single frames that the next action answers
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        frames = self.env_steps * self.env.spec.action_repeat
+        return Progress(self.env_steps, self.updates, frames, self.config.env_steps)
+
+    def step(self) -> None:
+        """One lockstep of all environments and the gradient steps that it earns."""
+        if self._observation is None:
+            self._observation = self.env.reset().observation.copy()
+            self.stacker.reset(self._observation)
+        action = self._act()
+        step = self.env.step(action)
+        self.replay.add(self._observation, action, step)
+        self.log.add_episodes(step.episodes)
+        np.copyto(self._observation, step.observation)
+        self.stacker.push(step)
+
+        num_envs = self.env.spec.num_envs
+        self.env_steps += num_envs
+        ratio = self.replay_ratio.ratio(self.progress, None)
+        for _ in range(self.schedule.due(self.env_steps, num_envs, ratio)):
+            self._update()
+
+    def _act(self) -> Array:
+        spec = self.env.spec
+        if self.env_steps < self.config.random_steps:
+            return random_action(spec.action_space, spec.num_envs, self._rng)
+        observation = torch.from_numpy(self.stacker.observation).to(self.config.device)
+        action: Array = self.agent.act(observation, explore=True).cpu().numpy()
+        return action
+
+    def _update(self) -> None:
+        batch = self.replay.sample(self.config.replay.batch_size, self.window)
+        if self.config.device != "cpu":
+            batch = batch.to(self.config.device, non_blocking=True)
+        update = self.agent.update(batch)
+        if update.priority is not None:
+            self.replay.update_priority(batch, update.priority)
+        self.updates += 1
+        if self.config.device == "cpu":  # reading a number costs nothing here; elsewhere it would stop the device
+            self.check_finite(update, batch)
+        self.log.add_update(update.metrics)
+
+    def check_finite(self, update: Update, batch: Batch) -> None:
+        """Raise NumericError at the first loss that is NaN or infinite."""
+        for key, value in update.metrics.items():
+            if key.endswith("loss") and not math.isfinite(float(value)):
+                raise NonFiniteLossError(key, float(value), self, batch)
+
+    def state_dict(self) -> State:
+        """Everything but the rows of replay, which a checkpoint keeps in segments."""
+        exact = self.env.spec.exact
+        return {
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "log": self.log.state_dict(),
+            "random_actions": generator_state(self._rng),
+            "observation": self._observation,
+            "stacker": self.stacker.state_dict(),
+            "env": self.env.state_dict() if exact else None,
+        }
+
+    def load_state_dict(self, state: State, *, with_replay: bool) -> None:
+        """Continue a stored run; the rows of replay have been loaded before."""
+        self.env_steps, self.updates = state["env_steps"], state["updates"]
+        self.agent.load_state_dict(state["agent"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.log.load_state_dict(state["log"])
+        load_generator_state(self._rng, state["random_actions"])
+        if state["env"] is not None:
+            self.env.load_state_dict(state["env"])
+            self.stacker.load_state_dict(state["stacker"])
+            self._observation = state["observation"]
+        elif with_replay and state["observation"] is not None:
+            # The environment starts anew, so the open episodes end here; their last frames are known.
+            self.replay.cut(state["observation"])
+
+    def close(self) -> None:
+        """Free the environment."""
+        self.env.close()
+
+
+class NonFiniteLossError(NumericError):
+    """A loss became NaN or infinite; carries what a dump needs."""
+
+    def __init__(self, key: str, value: float, experiment: Experiment, batch: Batch) -> None:
+        super().__init__(
+            f"{key} is {value} at env step {experiment.env_steps:,}, update {experiment.updates:,}",
+            why=f"the first tensor that is not finite: {_first_bad(experiment, batch)}",
+            fix="lower --agent.learning_rate or set --replay.reward_clip 1, then start from the last good checkpoint",
+            see="docs/run_folder.md",
+        )
+        gradients = {
+            name: float(parameter.grad.norm())
+            for name, parameter in experiment.agent.networks.named_parameters()
+            if parameter.grad is not None
+        }
+        self.dump = {
+            "step": experiment.env_steps,
+            "updates": experiment.updates,
+            "key": key,
+            "batch_index": batch["index"].tolist(),
+            "batch_uid": batch["uid"].tolist(),
+            "gradient_norms": {name: repr(norm) for name, norm in gradients.items()},
+        }
+
+
+def _first_bad(experiment: Experiment, batch: Batch) -> str:
+    tensors = [(f"batch {key}", value) for key, value in batch.items(include_nested=True, leaves_only=True)]
+    tensors += list(experiment.agent.networks.named_parameters())
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return f"{name} {list(tensor.shape)}"
+    return "none in the batch or the parameters; the loss itself overflowed"
+
+
+class Trainer:
+    """An experiment and its run folder: the schedules of everything that is written."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, *, resumed: bool = False) -> None:
+        config = experiment.config
+        self._experiment, self._folder, self._config = experiment, folder, config
+        self._checkpoints = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep)
+        self._last_checkpoint: int | None = None
+        self._last_loss: float | None = None
+        if resumed:
+            self._restore()
+        self._run_log = RunLog(
+            folder, tensorboard=config.logging.tensorboard, purge_step=experiment.env_steps if resumed else None
+        )
+
+    def run(self, stop: StopRequest) -> bool:
+        """Train to the end or to the first signal; True if it came to the end."""
+        experiment, config = self._experiment, self._config
+        progress = ProgressLine(experiment.env_steps)
+        if _crossed(experiment.env_steps - 1, experiment.env_steps, config.evaluation.period):
+            self._evaluate(stop)  # the signal that ended the last session may have come in the middle of it
+        while experiment.env_steps < config.env_steps and not stop:
+            before = experiment.env_steps
+            experiment.step()
+            now = experiment.env_steps
+            if _crossed(before, now, config.logging.period):
+                self._write_metrics()
+            if _crossed(before, now, config.evaluation.period) and now < config.env_steps:
+                self._evaluate(stop)
+            if _crossed(before, now, config.checkpoint.period) and now < config.env_steps:
+                self.checkpoint()
+            if progress.due():
+                progress.show(self.snapshot())
+        finished = experiment.env_steps >= config.env_steps
+        if finished:
+            self._write_metrics()
+            self._evaluate(stop)
+        if self._last_checkpoint != experiment.env_steps:
+            self.checkpoint()
+        if experiment.env_steps:
+            progress.show(self.snapshot())
+        progress.end()
+        return finished and not stop
+
+    def checkpoint(self) -> Path:
+        """Write a checkpoint of this very step."""
+        experiment = self._experiment
+        replay = experiment.replay if self._config.checkpoint.replay else None
+        path = self._checkpoints.save(experiment.env_steps, experiment.state_dict(), replay)
+        self._last_checkpoint = experiment.env_steps
+        self.record(LedgerEvent("checkpoint", {"path": path.relative_to(self._folder.path).as_posix()}))
+        return path
+
+    def record(self, event: LedgerEvent) -> None:
+        """One line of the ledger."""
+        experiment = self._experiment
+        where = {"step": experiment.env_steps, "updates": experiment.updates}
+        self._folder.append("ledger", {**where, "kind": event.kind, **event.details})
+
+    def snapshot(self) -> Snapshot:
+        """Numbers for the progress line."""
+        experiment = self._experiment
+        returns = experiment.log.recent_returns
+        mean = sum(returns) / len(returns) if returns else None
+        last = returns[-1] if returns else None
+        return Snapshot(experiment.env_steps, self._config.env_steps, experiment.updates, last, mean, self._last_loss)
+
+    def close(self) -> None:
+        """Close files and environments."""
+        self._run_log.close()
+        self._experiment.close()
+
+    def _where(self) -> dict[str, float]:
+        progress = self._experiment.progress
+        wall_s = round(self._experiment.log.wall_s(), 3)
+        return {"step": progress.env_steps, "updates": progress.updates, "frames": progress.frames, "wall_s": wall_s}
+
+    def _write_metrics(self) -> None:
+        values = self._experiment.log.flush()
+        self._last_loss = next((value for key, value in values.items() if key.endswith("loss")), self._last_loss)
+        if values:
+            self._run_log.write("metrics", {**self._where(), **values}, prefix="train")
+
+    def _evaluate(self, stop: StopRequest) -> None:
+        """Evaluate at this step unless it has been done; a signal abandons it, and the resumed run takes it again."""
+        experiment, config = self._experiment, self._config
+        episodes = config.evaluation.episodes
+        if episodes == 0 or any(line["step"] == experiment.env_steps for line in self._folder.lines("evaluations")):
+            return
+        result = evaluate(experiment.agent, config, f"evaluation/{experiment.env_steps}", episodes=episodes, stop=stop)
+        if result is None:
+            return
+        numbers = {"mean": result.mean, "median": result.median, "returns": result.returns, "lengths": result.lengths}
+        line = {**self._where(), **numbers, "protocol": result.protocol}
+        self._run_log.write("evaluations", line, prefix="evaluation")
+
+    def _restore(self) -> None:
+        experiment, config = self._experiment, self._config
+        step, state, segments, torn = self._checkpoints.load()
+        with_replay = bool(segments)
+        if with_replay:
+            self._checkpoints.load_replay(segments, experiment.replay, state["replay"])
+        experiment.load_state_dict(state, with_replay=with_replay)
+        self._checkpoints.discard_after(step)
+        self._folder.cut_after(step)
+        self._last_checkpoint = step
+        exact, why = _exactness(experiment, config)
+        recorded = json.loads((self._folder.path / "versions.json").read_text())
+        changed = {name: [old, versions().get(name)] for name, old in recorded.items() if versions().get(name) != old}
+        details = {"checkpoint": step, "bit_exact": exact and not changed, "why": why, "versions_changed": changed}
+        passed_over = {bad.path.name: bad.why for bad in torn}
+        self.record(LedgerEvent("resume", {**details, "torn": passed_over}))
+        for name, damage in passed_over.items():
+            print(f"checkpoint {name} is torn ({damage}); going on from the last good one")
+        print(f"resuming at step {step:,} from checkpoints/{step}")
+        reason = f"versions differ: {changed}" if changed else why
+        print(f"bit-exact: {'yes' if exact and not changed else 'no'} ({reason})")
+
+
+def _exactness(experiment: Experiment, config: RunConfig) -> tuple[bool, str]:
+    if not experiment.env.spec.exact:
+        return False, f"the {config.env.backend} backend of {config.env.id} cannot store its state: episodes start anew"
+    if not config.checkpoint.replay:
+        return False, "checkpoint.replay is false: the replay starts empty"
+    if config.device != "cpu":
+        return False, f"kernels on {config.device} are not all deterministic"
+    return True, "environment, replay, agent and every random stream continue"
+
+
+def _crossed(before: int, now: int, period: int) -> bool:
+    """Whether a multiple of `period` lies in (before, now]."""
+    return period > 0 and now // period > before // period
+
+
+def train(config: RunConfig, runs_dir: Path) -> int:
+    """Train from the start in a new run folder; returns the exit code."""
+    folder = RunFolder.create(config, runs_dir)
+    print(f"run folder: {folder.path}")
+    return _train_in(folder, config, resumed=False, break_lock=False)
+
+
+def resume(run: Path, config: RunConfig, *, break_lock: bool = False) -> int:
+    """Continue a run from its newest whole checkpoint with `config`; returns the exit code."""
+    return _train_in(RunFolder.open(run), config, resumed=True, break_lock=break_lock)
+
+
+def _train_in(folder: RunFolder, config: RunConfig, *, resumed: bool, break_lock: bool) -> int:
+    with folder.lock(break_lock=break_lock):
+        try:
+            with StopRequest() as stop:
+                trainer = Trainer(Experiment(config), folder, resumed=resumed)
+                folder.set_status("running")
+                try:
+                    finished = trainer.run(stop)
+                finally:
+                    trainer.close()
+        except BaseException as error:
+            (folder.path / "crash.txt").write_text(traceback.format_exc())
+            if isinstance(error, NonFiniteLossError):
+                (folder.path / "crash.json").write_text(json.dumps(error.dump, indent=1))
+                good = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep).steps()
+                error.why += f"; last good checkpoint: {good[-1] if good else 'none'}; dump: {folder.path}/crash.json"
+            if not isinstance(error, ResumeError):
+                folder.set_status("crashed")
+            raise
+        folder.set_status("finished" if finished else "interrupted")
+    _summary(folder, finished=finished)
+    return 0 if finished else EXIT_INTERRUPTED
+
+
+def _summary(folder: RunFolder, *, finished: bool) -> None:
+    if not finished:
+        print(f"interrupted; go on with: rlkit resume {folder.path}", file=sys.stderr)
+        return
+    evaluations = folder.lines("evaluations")
+    if evaluations:
+        last = evaluations[-1]
+        print(
+            f"evaluation after {last['step']:,} env steps: mean {last['mean']:.1f}, median {last['median']:.1f}, "
+            f"{len(last['returns'])} episodes"
+        )
+    print(f"results: {folder.path}/metrics.jsonl, evaluations.jsonl, checkpoints/, tensorboard/")
+    print(f"next: rlkit eval {folder.path} --episodes 10 --video")

@@ -1,0 +1,234 @@
+"""The folder of one run: the truth about it. TensorBoard and reports are views of these files.
+
+run.json, config.yaml, versions.json, lock, metrics.jsonl, evaluations.jsonl, ledger.jsonl, checkpoints/, tensorboard/,
+crash.txt. No absolute path is written into it, so a folder can be moved.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rlkit
+from rlkit.configs.parse import dump
+from rlkit.configs.schema import RunConfig
+from rlkit.core.errors import ConfigError, ResumeError, nearest
+from rlkit.training.tree_files import write_text
+
+FORMAT = 1
+_PACKAGES = ("torch", "tensordict", "gymnasium", "ale-py", "dm-control", "mujoco", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A line of `rlkit ls`."""
+
+    path: Path
+    agent: str
+    env: str
+    seed: int
+    status: str  # running, finished, interrupted, crashed
+    env_steps: int
+    last_return: float | None
+
+
+class RunFolder:
+    """Files of one run, appended to while it trains."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(config: RunConfig, runs_dir: Path) -> RunFolder:
+        """A new folder `<runs_dir>/<env>/<agent>/<time>-s<seed>`; an existing one is never touched."""
+        now = datetime.datetime.now().astimezone()
+        parent = runs_dir / config.env.id.replace("/", "-") / config.name
+        stem = f"{now:%Y%m%d-%H%M%S}-s{config.seed}"
+        for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
+            path = parent / f"{stem}{suffix}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            folder = RunFolder(path)
+            write_text(path / "config.yaml", dump(config))
+            write_text(path / "versions.json", json.dumps(versions(), indent=1))
+            about = {"agent": config.name, "env": config.env.id, "seed": config.seed}
+            folder._write_run({"format": FORMAT, **about, "created": now.isoformat(timespec="seconds")}, "running")
+            return folder
+        raise AssertionError(f"1,000 runs in one second in {parent}")
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """An existing folder; refuses one that another release wrote in another format."""
+        folder = RunFolder(path)
+        try:
+            found = folder.run()["format"]
+        except (OSError, json.JSONDecodeError, KeyError) as error:
+            raise ResumeError(
+                f"{path} is not a run folder",
+                why=f"its run.json cannot be read ({error.__class__.__name__})",
+                fix="rlkit ls lists the runs",
+                see="docs/run_folder.md",
+            ) from error
+        if found != FORMAT:
+            raise ResumeError(
+                f"{path} has format {found}",
+                why=f"rlkit {rlkit.__version__} reads format {FORMAT}",
+                fix=f"use the release of rlkit that versions.json in {path} names",
+                see="docs/run_folder.md",
+            )
+        return folder
+
+    def run(self) -> dict[str, Any]:
+        """The content of run.json."""
+        content: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        return content
+
+    def set_status(self, status: str) -> None:
+        """running, finished, interrupted or crashed."""
+        self._write_run(self.run(), status)
+
+    def _write_run(self, content: dict[str, Any], status: str) -> None:
+        write_text(self.path / "run.json", json.dumps({**content, "status": status}, indent=1))
+
+    def append(self, name: str, line: dict[str, Any]) -> None:
+        """Add one line to `name`.jsonl."""
+        with (self.path / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """All whole lines of `name`.jsonl; a torn last one is ignored."""
+        path = self.path / f"{name}.jsonl"
+        if not path.exists():
+            return []
+        found = []
+        for text in path.read_text().splitlines():
+            try:
+                found.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return found
+
+    def cut_after(self, step: int) -> None:
+        """Drop measurements later than env step `step`: the resumed run takes them again. The ledger keeps all."""
+        for name in ("metrics", "evaluations"):
+            kept = [line for line in self.lines(name) if line["step"] <= step]
+            write_text(self.path / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    @contextmanager
+    def lock(self, *, break_lock: bool = False) -> Iterator[None]:
+        """Hold the folder; a lock whose process is gone from this host is taken over.
+
+        Raises ResumeError if somebody else holds it.
+        """
+        path = self.path / "lock"
+        holder = self.lock_holder()
+        if holder is not None:
+            if not break_lock and not _gone(holder):
+                raise ResumeError(
+                    f"{self.path} is in use",
+                    why=f"process {holder['pid']} on {holder['host']} holds it since {holder['since']}",
+                    fix="wait for it or stop it; if it is dead: rlkit resume RUN --break-lock",
+                    see="docs/run_folder.md",
+                )
+            path.unlink(missing_ok=True)
+        mine = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
+        }
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(mine, file)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def lock_holder(self) -> dict[str, Any] | None:
+        """Who holds the lock, or None."""
+        try:
+            holder: dict[str, Any] = json.loads((self.path / "lock").read_text())
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError:
+            return {"host": "an unknown host", "pid": "unknown", "since": "an unknown time"}
+        return holder
+
+    def status(self) -> str:
+        """As in run.json, but a run whose process died without a word is `crashed`."""
+        status = str(self.run()["status"])
+        if status != "running":
+            return status
+        holder = self.lock_holder()
+        return "crashed" if holder is None or _gone(holder) else "running"
+
+
+def _gone(holder: dict[str, Any]) -> bool:
+    """Whether the lock's process is known to have ended."""
+    if holder["host"] != socket.gethostname():
+        return False
+    if holder["pid"] == os.getpid():
+        return False
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except (ProcessLookupError, ValueError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"rlkit": rlkit.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    return found | {name: metadata.version(name) for name in _PACKAGES}
+
+
+def list_runs(runs_dir: Path) -> list[RunSummary]:
+    """All runs below `runs_dir`, oldest first."""
+    summaries = []
+    for run_file in sorted(runs_dir.glob("*/*/*/run.json"), key=lambda path: path.parent.name):
+        folder = RunFolder(run_file.parent)
+        run = folder.run()
+        metrics = folder.lines("metrics")
+        returns = [line["episode_return"] for line in metrics if "episode_return" in line]
+        summaries.append(
+            RunSummary(
+                path=folder.path,
+                agent=run["agent"],
+                env=run["env"],
+                seed=run["seed"],
+                status=folder.status(),
+                env_steps=metrics[-1]["step"] if metrics else 0,
+                last_return=returns[-1] if returns else None,
+            )
+        )
+    return summaries
+
+
+def find_run(runs_dir: Path, text: str) -> Path:
+    """The run that `text` names: a path, a folder name, or `last`."""
+    if (Path(text) / "run.json").exists():
+        return Path(text)
+    runs = [summary.path for summary in list_runs(runs_dir)]
+    if text == "last" and runs:
+        return runs[-1]
+    matches = [path for path in runs if path.name == text]
+    if len(matches) == 1:
+        return matches[0]
+    raise ConfigError(
+        f"no run {text!r}" if not matches else f"{len(matches)} runs are called {text!r}",
+        why=f"{runs_dir} holds {len(runs)} runs." + nearest(text, [path.name for path in runs]),
+        fix="rlkit ls lists the runs; give the path of one, or `last`",
+    )

@@ -1,0 +1,25 @@
+# Sourced by train and test: makes .venv and installs rlkit once; a second call takes no time.
+# Usage: . scripts/setup.sh EXTRAS   (EXTRAS: "" or "dev")
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+extras="$1"
+stamp=".venv/installed-${extras:-core}"
+wanted="$(cat pyproject.toml constraints.txt | cksum)"
+if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
+  python="${PYTHON:-python3}"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "error[environment]: rlkit needs Python 3.11 or later, $("$python" --version) was found" >&2
+    echo "fix: PYTHON=/path/to/python3.11 $0" >&2
+    exit 3
+  }
+  if [ ! -x .venv/bin/python ]; then
+    echo "creating .venv"
+    "$python" -m venv .venv
+  fi
+  echo "installing rlkit (once, 1-3 minutes; on an index without CPU wheels torch brings several GB of CUDA packages)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".${extras:+[$extras]}" 2> .venv/install.log || {
+    cat .venv/install.log >&2
+    exit 3
+  }
+  echo "$wanted" > "$stamp"
+fi

@@ -1,0 +1,211 @@
+"""Run 2N equals run N, checkpoint, new objects, run N: bit for bit."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlkit.core.errors import ResumeError
+from rlkit.training.checkpoint import CheckpointStore
+from rlkit.training.experiment import Experiment, resume, train
+from rlkit.training.run_folder import RunFolder
+from rlkit.training.sameness import differing_leaves, differing_runs
+from tests.training.runs import SHORT, config, only_run, steps
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("case", SHORT)
+def test_continuation_through_files_is_bit_exact(case, num_envs, tmp_path):
+    settings = config(case, env__num_envs=num_envs)
+    half = settings.env_steps // 2 // num_envs
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    whole = Experiment(settings)
+    steps(whole, half // 2)
+    store.save(1, whole.state_dict(), whole.replay)  # a second segment, and rows overwritten since
+    steps(whole, half - half // 2)
+    store.save(2, whole.state_dict(), whole.replay)
+    steps(whole, half)
+
+    torch.manual_seed(int(time.time()))  # nothing may depend on the global generators
+    np.random.seed(1)  # noqa: NPY002
+    again = Experiment(settings)
+    _, state, segments, torn = CheckpointStore(tmp_path / "checkpoints", keep=2).load()
+    CheckpointStore(tmp_path / "checkpoints", keep=2).load_replay(segments, again.replay, state["replay"])
+    again.load_state_dict(state, with_replay=True)
+    steps(again, half)
+
+    assert torn == []
+    assert whole.updates > 0
+    assert again.updates == whole.updates
+    assert differing_leaves(again.state_dict(), whole.state_dict()) == []
+    batches = [experiment.replay.sample(32, experiment.window, copy=True) for experiment in (whole, again)]
+    for key in batches[0].keys(include_nested=True, leaves_only=True):
+        assert torch.equal(batches[0][key], batches[1][key]), key
+    whole.close()
+    again.close()
+
+
+@pytest.mark.parametrize("case", ["dqn-gym", "sac-gym"])
+def test_one_seed_two_runs_are_identical_and_two_seeds_are_not(case):
+    settings = config(case)
+    runs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(len(runs))
+        experiment = Experiment(replace(settings, seed=seed))
+        steps(experiment, settings.env_steps // 2)
+        runs.append(experiment.state_dict())
+        experiment.close()
+    assert differing_leaves(runs[0]["agent"], runs[1]["agent"]) == []
+    assert differing_leaves(runs[0]["agent"], runs[2]["agent"]) != []
+
+
+@pytest.mark.parametrize("case", ["dqn-gym", "sac-dmc"])
+def test_sigterm_and_resume_in_new_processes_equal_the_uninterrupted_run(case, tmp_path):
+    """Through the command line: kill -TERM in the middle, `rlkit resume`, compare files."""
+    agent, env, own = SHORT[case]
+    flags = {**own, "env_steps": 4000, "learning_starts": 100, "random_steps": 50, "replay.batch_size": 16}
+    flags |= {"logging.period": 500, "evaluation.period": 1500, "evaluation.episodes": 2, "threads": 1}
+    flags |= {"checkpoint.period": 1000, "replay.capacity": 1000}
+    arguments = ["train", agent, "--env", env, *(f"--{key}={value}" for key, value in flags.items())]
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    assert rlkit(*arguments, "--runs", str(uninterrupted)).wait(300) == 0
+
+    process = rlkit(*arguments, "--runs", str(interrupted))
+    deadline = time.monotonic() + 120
+    while not list(interrupted.glob("*/*/*/checkpoints/1000")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    run = only_run(interrupted)
+    assert f"rlkit resume {run}" in error
+    stopped_at = CheckpointStore(run / "checkpoints", 2).steps()[-1]
+    assert stopped_at < 4000
+
+    resumed = rlkit("resume", str(run))
+    output, error = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, error
+    assert "bit-exact: yes" in output
+    assert differing_runs(only_run(uninterrupted), run) == []
+    assert [line["checkpoint"] for line in RunFolder(run).lines("ledger") if line["kind"] == "resume"] == [stopped_at]
+
+
+def rlkit(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rlkit.cli.main", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"NO_COLOR": "1"}
+    )
+
+
+def test_second_signal_stops_at_once(tmp_path):
+    process = rlkit(
+        "train",
+        "dqn",
+        "--env",
+        "gym/CartPole-v1",
+        "--evaluation.episodes=200",
+        "--evaluation.period=50",
+        "--runs",
+        str(tmp_path),
+    )
+    while not list(tmp_path.glob("*/*/*/lock")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+def test_torn_checkpoint_is_named_and_the_last_good_one_used(tmp_path, capsys):
+    settings = config("dqn-gym", checkpoint__period=200, env_steps=600, checkpoint__keep=3)
+    assert train(settings, tmp_path / "whole") == 0
+    run = only_run(tmp_path / "whole")
+    shutil.copytree(run, tmp_path / "torn")
+    bad = tmp_path / "torn" / "checkpoints" / "600" / "state.safetensors"
+    content = bytearray(bad.read_bytes())
+    content[-1] ^= 1
+    bad.write_bytes(bytes(content))
+
+    assert resume(tmp_path / "torn", settings) == 0
+    output = capsys.readouterr().out
+    assert "checkpoint 600 is torn (state.safetensors has CRC" in output
+    assert "resuming at step 400" in output
+    assert differing_runs(run, tmp_path / "torn") == []
+
+    for part in (tmp_path / "torn" / "checkpoints").glob("*/state.json"):
+        part.write_text(part.read_text()[:-5])
+    with pytest.raises(ResumeError, match=r"600: state\.json has \d+ bytes instead of \d+"):
+        resume(tmp_path / "torn", settings)
+
+
+def test_last_k_checkpoints_and_only_needed_segments_are_kept(tmp_path):
+    settings = config("dqn-gym", checkpoint__period=50, checkpoint__keep=2, replay__capacity=100)
+    assert train(settings, tmp_path) == 0
+    checkpoints = only_run(tmp_path) / "checkpoints"
+    store = CheckpointStore(checkpoints, 2)
+    assert store.steps() == [550, 600]
+    listed = set()
+    for step in store.steps():
+        listed |= {s["file"] for s in json.loads((checkpoints / str(step) / "manifest.json").read_text())["segments"]}
+    assert {path.name for path in (checkpoints / "segments").iterdir()} == listed
+    rows = sum(p["rows"] for s in store.load()[2] for p in s["parts"])
+    assert (
+        100 <= rows <= 100 + 2 * 60
+    )  # the ring, and at most one interval (with final frames) hanging over at each end
+
+
+def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path):
+    settings = config("dqn-gym", env_steps=100)
+    assert train(settings, tmp_path) == 0
+    run = only_run(tmp_path)
+    lock = run / "lock"
+    import socket
+
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getppid(), "since": "2026-01-01 00:00:00"}))
+    with pytest.raises(ResumeError, match="is in use") as caught:
+        resume(run, replace(settings, env_steps=120))
+    assert "since 2026-01-01" in str(caught.value)
+    assert "--break-lock" in str(caught.value)
+    assert lock.exists()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": dead.pid, "since": "2026-01-01 00:00:00"}))
+    assert resume(run, replace(settings, env_steps=120)) == 0
+    assert not lock.exists()
+
+
+def test_inexact_backend_says_so_and_ends_open_episodes(tmp_path, capsys):
+    settings = config("dqn-atari", env__backend="fast", env__num_envs=2)
+    assert train(settings, tmp_path) == 0
+    run = only_run(tmp_path)
+    assert resume(run, replace(settings, env_steps=240)) == 0
+    assert "bit-exact: no (the fast backend of ALE/Pong-v5" in capsys.readouterr().out
+    (event,) = [line for line in RunFolder(run).lines("ledger") if line["kind"] == "resume"]
+    assert event["bit_exact"] is False
+
+
+def test_paths_in_a_run_folder_are_relative(tmp_path):
+    assert train(config("dqn-gym", env_steps=120), tmp_path) == 0
+    for path in only_run(tmp_path).rglob("*"):
+        if path.is_file() and path.suffix != ".bin":
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+
+
+def test_unknown_run_folder_and_old_format(tmp_path):
+    with pytest.raises(ResumeError, match="not a run folder"):
+        RunFolder.open(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"format": 0}))
+    with pytest.raises(ResumeError, match="has format 0"):
+        RunFolder.open(Path(tmp_path))
