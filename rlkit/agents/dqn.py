@@ -1,0 +1,181 @@
+"""DQN (Mnih et al. 2015, doi:10.1038/nature14236); `double=True` adds van Hasselt et al. 2016 (arXiv:1509.06461).
+
+Deviates from the paper: Adam instead of centred RMSProp, the target network counts gradient steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from rlkit.agents import losses
+from rlkit.agents.agent import AgentInputs, Update
+from rlkit.agents.checks import action_count, require
+from rlkit.agents.state import load_network_state, load_optimizer_state, network_state, optimizer_state
+from rlkit.agents.steps import watching, with_penalties
+from rlkit.agents.units import chain, trunk_layers
+from rlkit.core.typing import State
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.torsos import ConvTorso, QNetwork, as_float
+from rlkit.plasticity.protocols import AfterStep, Observer, Penalty, UnitGraph
+from rlkit.replay.batch import Batch
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Defaults for vector observations; Atari settings live in the presets."""
+
+    learning_rate: float = 5e-4
+    adam_eps: float = 1e-8
+    double: bool = False
+    huber_threshold: float = 1.0  # kappa, in units of the clipped reward
+    target_update_period: int = 500  # gradient steps
+    max_grad_norm: float | None = None  # clip the gradient's norm; None = never
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_decay_share: float = 0.2  # of the run's env steps, counted from learning_starts on
+    epsilon_decay_steps: int | None = None  # env steps instead of the share, where a paper fixes them
+
+    def __post_init__(self) -> None:
+        require(self.target_update_period >= 1, "agent.target_update_period", self.target_update_period, "1 or more")
+        for key in ("epsilon_start", "epsilon_end", "epsilon_decay_share"):
+            require(0 <= getattr(self, key) <= 1, f"agent.{key}", getattr(self, key), "0 to 1")
+
+
+class EpsilonGreedy:
+    """Random actions with probability epsilon: `start` until `warmup` env steps, then linearly to `end` in `decay`."""
+
+    def __init__(self, actions: int, start: float, end: float, warmup: int, decay: int, rng: torch.Generator) -> None:
+        self.actions, self.start, self.end, self.warmup, self.decay, self.rng = actions, start, end, warmup, decay, rng
+        self.env_steps = 0  # decisions taken by all environments together
+
+    @property
+    def epsilon(self) -> float:
+        """The probability that holds for the next decision."""
+        left = 1 - (self.env_steps - self.warmup) / max(self.decay, 1)
+        return self.end + (self.start - self.end) * min(max(left, 0.0), 1.0)
+
+    def __call__(self, greedy: Tensor) -> Tensor:
+        """greedy: int64 [E] -> actions int64 [E]; counts E env steps."""
+        explore = torch.rand(greedy.shape, generator=self.rng, device=greedy.device) < self.epsilon
+        uniform = torch.randint(self.actions, greedy.shape, generator=self.rng, device=greedy.device)
+        self.env_steps += len(greedy)
+        return torch.where(explore, uniform, greedy)
+
+    def state_dict(self) -> State:
+        """Counter and generator."""
+        return {"env_steps": self.env_steps, "rng": self.rng.get_state()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue a stored exploration."""
+        self.env_steps = state["env_steps"]
+        self.rng.set_state(state["rng"])
+
+
+class DQN:
+    """Discrete actions; `q_network` maps observations [B, *obs] to values [B, A]."""
+
+    def __init__(self, q_network: QNetwork, exploration: EpsilonGreedy, config: DQNConfig) -> None:
+        target = copy.deepcopy(q_network).requires_grad_(False)
+        self.networks = nn.ModuleDict({"online": q_network, "target": target})
+        adam = Adam(q_network.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
+        self.optimizers: dict[str, Optimizer] = {"online": adam}
+        self.penalties: list[Penalty] = []
+        self.after_step: list[AfterStep] = []
+        self.exploration, self.config, self.updates = exploration, config, 0
+        self._graph = self._declare_units(q_network)
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, *, explore: bool) -> Tensor:
+        """observation [E, *obs] -> actions int64 [E]."""
+        greedy: Tensor = self.networks["online"](observation).argmax(-1)
+        return self.exploration(greedy) if explore else greedy
+
+    def update(self, batch: Batch, observe: Observer | None = None) -> Update:
+        """One gradient step on n-step windows [B]; the priority is |TD error| before weighting."""
+        online, target = self.networks["online"], self.networks["target"]
+        observation, next_observation = as_float(batch["observation"]), as_float(batch["next", "observation"])
+
+        # Target: in double DQN the online network picks the action, the target network judges it.
+        with torch.no_grad():
+            next_q = target(next_observation)  # [B, A]
+            next_q_select = online(next_observation) if self.config.double else next_q
+            td_target = losses.q_target(batch["next", "reward"], batch["discount"], next_q, next_q_select)
+
+        # Loss.
+        with watching(observe, self.networks, self._graph, "online"):
+            q = online(observation)  # [B, A]
+        td_error = td_target - q.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1)  # [B]
+        loss = losses.weighted_mean(losses.huber(td_error, self.config.huber_threshold), batch.get("weight", None))
+        loss = with_penalties(loss, "online", self.penalties, self.networks)
+
+        # Step.
+        td_size = td_error.detach().abs()
+        metrics = {  # stay on the device
+            "loss": loss.detach(),
+            "q_mean": q.detach().mean(),
+            "td_error_abs": td_size.mean(),
+            "epsilon": torch.tensor(self.exploration.epsilon),
+        }
+        self.optimizers["online"].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if observe is not None:
+            observe.gradients(self.networks, "online")
+        if self.config.max_grad_norm is not None:
+            metrics["grad_norm"] = nn.utils.clip_grad_norm_(online.parameters(), self.config.max_grad_norm)
+        self.optimizers["online"].step()
+        for hook in self.after_step:
+            hook("online")
+        self.updates += 1
+        if self.updates % self.config.target_update_period == 0:
+            target.load_state_dict(online.state_dict())
+        return Update(metrics, priority=td_size)
+
+    def unit_graph(self) -> UnitGraph:
+        """Convolutions, then the fully connected layers, of the online network."""
+        return self._graph
+
+    def _declare_units(self, q_network: QNetwork) -> UnitGraph:
+        layers = trunk_layers(q_network.trunk, "online.trunk")
+        if isinstance(q_network.torso, ConvTorso):
+            numbers = range(1, len(q_network.torso) // 2 + 1)
+            layers = [(f"online.torso.conv{i}", f"online.torso.act{i}") for i in numbers] + layers
+        return UnitGraph(chain(self.networks, layers, "online.head"))
+
+    def state_dict(self) -> State:
+        """A copy of all that moves."""
+        return {
+            "networks": network_state(self.networks),
+            "optimizers": {name: optimizer_state(optimizer) for name, optimizer in self.optimizers.items()},
+            "exploration": self.exploration.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue a stored agent of the same networks and settings."""
+        load_network_state(self.networks, state["networks"])
+        for name, optimizer in self.optimizers.items():
+            load_optimizer_state(optimizer, state["optimizers"][name])
+        self.exploration.load_state_dict(state["exploration"])
+        self.updates = state["updates"]
+
+
+def build(inputs: AgentInputs, config: DQNConfig, network: NetworkConfig) -> DQN:
+    """A DQN for these spaces."""
+    actions = action_count(inputs.action_space, "dqn")
+    rng = inputs.seeds.torch_generator("agent.weights")  # on the CPU: the same weights on every device
+    q_network = QNetwork(inputs.observation_shape, actions, network.hidden, network.activation, rng)
+    decay = config.epsilon_decay_steps
+    exploration = EpsilonGreedy(
+        actions,
+        config.epsilon_start,
+        config.epsilon_end,
+        warmup=inputs.learning_starts,
+        decay=round(config.epsilon_decay_share * inputs.env_steps) if decay is None else decay,
+        rng=inputs.seeds.torch_generator("agent.exploration", device=inputs.device),
+    )
+    return DQN(q_network.to(inputs.device), exploration, config)

@@ -1,0 +1,88 @@
+"""Every formula that an agent uses, as a pure function with its source; tested on vectors worked by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.core.shapes import check_shapes
+
+
+def q_target(reward: Tensor, discount: Tensor, next_q: Tensor, next_q_select: Tensor) -> Tensor:
+    """y = R + D * next_q[argmax_a next_q_select].
+
+    van Hasselt et al. 2016 (arXiv:1509.06461), "Double DQN"; next_q_select = next_q: Mnih et al. 2015, algorithm 1.
+    reward: [B] n-step return R, reward units. discount: [B] D = gamma^K (1 - terminated).
+    next_q, next_q_select: [B, A] at the window's last observation (the true final frame if truncated).
+    Returns [B], reward units, no gradient.
+    """
+    check_shapes(reward, "B", discount, "B", next_q, "B A", next_q_select, "B A")
+    best = next_q_select.argmax(-1, keepdim=True)
+    return (reward + discount * next_q.gather(-1, best).squeeze(-1)).detach()
+
+
+def huber(td_error: Tensor, threshold: float) -> Tensor:
+    """e^2 / 2 for |e| <= threshold k, else k (|e| - k / 2), elementwise.
+
+    Huber 1964. Its gradient is e clipped to [-k, k]: at k = 1 Mnih et al. 2015's clipped error term. k = inf: e^2 / 2.
+    """
+    size = td_error.abs()
+    quadratic = size.clamp(max=threshold)  # this form has no inf * 0 at threshold = inf
+    return quadratic * (size - 0.5 * quadratic)
+
+
+def weighted_mean(loss: Tensor, weight: Tensor | None) -> Tensor:
+    """mean_b w_b loss_b: divided by B, not by the sum of the weights (Schaul et al. 2016, arXiv:1511.05952, alg. 1).
+
+    loss: [B]. weight: [B] importance weights, None = ones. Returns a scalar.
+    """
+    if weight is None:
+        check_shapes(loss, "B")
+        return loss.mean()
+    check_shapes(loss, "B", weight, "B")
+    return (weight * loss).mean()
+
+
+def sac_target(reward: Tensor, discount: Tensor, next_q: Tensor, next_log_prob: Tensor, temperature: Tensor) -> Tensor:
+    """y = R + D (min_k next_q_k - temperature * log pi(a'|s')).
+
+    Haarnoja et al. 2018b (arXiv:1812.05905), equations 2, 3 and section 6; D carries gamma^K (1 - terminated).
+    reward, discount: [B]. next_q: [K, B] of the target critics at a' ~ pi(s'). next_log_prob: [B] nats.
+    temperature: scalar, reward units per nat. Returns [B], reward units, no gradient.
+    """
+    check_shapes(reward, "B", discount, "B", next_q, "K B", next_log_prob, "B", temperature, "")
+    return (reward + discount * (next_q.amin(0) - temperature * next_log_prob)).detach()
+
+
+def sac_critic(td_error: Tensor, weight: Tensor | None) -> Tensor:
+    """sum_k mean_b w_b e_kb^2: arXiv:1812.05905, equation 5, without its 1/2, as CleanRL and SimBa have it.
+
+    td_error: [K, B] y - Q_k(s, a). weight: [B], None = ones. Returns a scalar, reward units squared.
+    """
+    return weighted_mean(td_error.square().sum(0), weight)
+
+
+def sac_actor(log_prob: Tensor, q: Tensor, temperature: Tensor) -> Tensor:
+    """mean_b (temperature * log pi(a|s) - min_k Q_k(s, a)), a reparameterised.
+
+    Haarnoja et al. 2018b (arXiv:1812.05905), equation 9. log_prob: [B] nats. q: [K, B], critics frozen.
+    temperature: scalar without gradient. Returns a scalar, reward units.
+    """
+    check_shapes(log_prob, "B", q, "K B", temperature, "")
+    return (temperature * log_prob - q.amin(0)).mean()
+
+
+def sac_temperature(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """-mean_b temperature (log pi + target_entropy), temperature = exp(log_temperature).
+
+    Haarnoja et al. 2018b (arXiv:1812.05905), equation 18, on the logarithm (other ports multiply by the logarithm
+    itself). log_temperature: scalar. log_prob: [B] nats, its gradient is cut. Returns a scalar.
+    """
+    check_shapes(log_temperature, "", log_prob, "B")
+    return -log_temperature.exp() * (log_prob.detach().mean() + target_entropy)
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, online: nn.Module, rate: float) -> None:
+    """target <- target + rate (online - target), in place for every parameter (arXiv:1509.02971, algorithm 1)."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)

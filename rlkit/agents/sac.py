@@ -1,0 +1,209 @@
+"""SAC (Haarnoja et al. 2018, arXiv:1801.01290) with a learned temperature (arXiv:1812.05905).
+
+One update, in this order: both critics on one target; every `actor_period`-th update `actor_period` times an actor
+and a temperature step, on the critics just stepped; the target critics last. The temperature of the critic and actor
+losses is the one before its own step.
+
+Defaults are SimBa's plain SAC (target entropy -A/2, log standard deviation squashed into [-10, 2]). Deviates from the
+paper: no 1/2 in the critic loss; weights start fan-in uniform; the temperature step reuses the actor step's log-density
+(CleanRL draws a fresh one).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from rlkit.agents import losses
+from rlkit.agents.agent import AgentInputs, Update
+from rlkit.agents.checks import action_range, require
+from rlkit.agents.state import load_network_state, load_optimizer_state, network_state, optimizer_state
+from rlkit.agents.steps import frozen, watching, with_penalties
+from rlkit.agents.units import chain, trunk_layers
+from rlkit.core.errors import ConfigError
+from rlkit.core.typing import State
+from rlkit.nn.actor_critic import GaussianActor, TwinCritic
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.distributions import squashed_gaussian_log_prob
+from rlkit.plasticity.protocols import AfterStep, Observer, Penalty, UnitGraph
+from rlkit.replay.batch import Batch
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """SimBa's plain SAC."""
+
+    actor_learning_rate: float = 3e-4
+    critic_learning_rate: float = 3e-4
+    temperature_learning_rate: float = 3e-4
+    tau: float = 0.005  # share of the online critics that enters the target critics at each update
+    log_std_min: float = -10.0
+    log_std_max: float = 2.0
+    initial_temperature: float = 1.0
+    target_entropy_scale: float = 0.5  # target entropy = -scale * A, nats
+    actor_period: int = 1  # updates between actor phases; each phase takes as many actor steps
+
+    def __post_init__(self) -> None:
+        require(0 < self.tau <= 1, "agent.tau", self.tau, "above 0, up to 1")
+        require(self.log_std_min < self.log_std_max, "agent.log_std_min", self.log_std_min, "below agent.log_std_max")
+        require(self.initial_temperature > 0, "agent.initial_temperature", self.initial_temperature, "above 0")
+        require(self.actor_period >= 1, "agent.actor_period", self.actor_period, "1 or more")
+
+
+class SAC:
+    """Actions in a bounded Box: a = scale * tanh(u) + bias. `noise` draws for acting and for both losses."""
+
+    def __init__(
+        self,
+        actor: GaussianActor,
+        critic: TwinCritic,
+        scale: Tensor,
+        bias: Tensor,
+        noise: torch.Generator,
+        config: SACConfig,
+    ) -> None:
+        target = copy.deepcopy(critic).requires_grad_(False)
+        self.networks = nn.ModuleDict({"actor": actor, "critic": critic, "target_critic": target})
+        log_temperature = torch.tensor(math.log(config.initial_temperature), device=scale.device)
+        self.log_temperature = nn.Parameter(log_temperature)
+        self.optimizers: dict[str, Optimizer] = {
+            "critic": Adam(critic.parameters(), config.critic_learning_rate, fused=True),
+            "actor": Adam(actor.parameters(), config.actor_learning_rate, fused=True),
+            "temperature": Adam([self.log_temperature], config.temperature_learning_rate, fused=True),
+        }
+        self.penalties: list[Penalty] = []
+        self.after_step: list[AfterStep] = []
+        self.scale, self.bias, self.noise, self.config, self.updates = scale, bias, noise, config, 0
+        self.target_entropy = -config.target_entropy_scale * len(scale)
+        self._graph = UnitGraph(
+            chain(self.networks, trunk_layers(actor.trunk, "actor.trunk"), "actor.head")
+            + chain(self.networks, trunk_layers(critic.trunk, "critic.trunk"), "critic.head")
+        )
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, *, explore: bool) -> Tensor:
+        """observation [E, O] -> actions float32 [E, A]: a draw, or the squashed mean without `explore`."""
+        mean, log_std = self.networks["actor"](observation.flatten(1))
+        u = mean + log_std.exp() * self._noise_like(mean) if explore else mean
+        action: Tensor = u.tanh() * self.scale + self.bias
+        return action
+
+    def update(self, batch: Batch, observe: Observer | None = None) -> Update:
+        """One update on n-step windows [B]; the priority is |TD error|, averaged over the critics, before weighting.
+
+        The actor's metrics are missing in updates without an actor phase.
+        """
+        observation = batch["observation"].flatten(1)
+        metrics, td_size = self._critic_step(batch, observation, observe)
+        self.updates += 1
+        if self.updates % self.config.actor_period == 0:
+            for _ in range(self.config.actor_period):
+                metrics |= self._actor_step(observation, observe)
+        losses.polyak_update(self.networks["target_critic"], self.networks["critic"], self.config.tau)
+        return Update(metrics, priority=td_size)
+
+    def _critic_step(
+        self, batch: Batch, observation: Tensor, observe: Observer | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        critic, target = self.networks["critic"], self.networks["target_critic"]
+        with torch.no_grad():
+            next_observation = batch["next", "observation"].flatten(1)
+            next_action, next_log_prob = self._sample(next_observation)
+            next_q = target(next_observation, next_action)  # [2, B]
+            temperature = self.log_temperature.exp()
+            td_target = losses.sac_target(
+                batch["next", "reward"], batch["discount"], next_q, next_log_prob, temperature
+            )
+        with watching(observe, self.networks, self._graph, "critic"):
+            q = critic(observation, batch["action"])  # [2, B]
+        td_error = td_target - q  # [2, B]
+        loss = losses.sac_critic(td_error, batch.get("weight", None))
+        loss = with_penalties(loss, "critic", self.penalties, self.networks)
+        self._step("critic", loss, observe)
+        metrics = {"loss": loss.detach(), "q_mean": q.detach().mean()}  # stay on the device
+        return metrics, td_error.detach().abs().mean(0)
+
+    def _actor_step(self, observation: Tensor, observe: Observer | None) -> dict[str, Tensor]:
+        """A step of the actor, then one of the temperature."""
+        critic = self.networks["critic"]
+        with watching(observe, self.networks, self._graph, "actor"):
+            action, log_prob = self._sample(observation)
+        with frozen(critic):
+            q = critic(observation, action)  # [2, B]
+        temperature = self.log_temperature.detach().exp()
+        loss = losses.sac_actor(log_prob, q, temperature)
+        loss = with_penalties(loss, "actor", self.penalties, self.networks)
+        self._step("actor", loss, observe)
+
+        temperature_loss = losses.sac_temperature(self.log_temperature, log_prob, self.target_entropy)
+        temperature_loss = with_penalties(temperature_loss, "temperature", self.penalties, self.networks)
+        self._step("temperature", temperature_loss, observe)
+        return {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": temperature}
+
+    def _step(self, name: str, loss: Tensor, observe: Observer | None) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if observe is not None:
+            observe.gradients(self.networks, name)
+        self.optimizers[name].step()
+        for hook in self.after_step:
+            hook(name)
+
+    def _sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """observation [B, O] -> reparameterised action [B, A] and its log-density [B]."""
+        mean, log_std = self.networks["actor"](observation)
+        noise = self._noise_like(mean)
+        u = mean + log_std.exp() * noise
+        log_prob = squashed_gaussian_log_prob(noise, log_std, u, self.scale).sum(-1)
+        return u.tanh() * self.scale + self.bias, log_prob
+
+    def _noise_like(self, mean: Tensor) -> Tensor:
+        return torch.randn(mean.shape, generator=self.noise, device=mean.device)
+
+    def unit_graph(self) -> UnitGraph:
+        """Hidden layers of the actor and of both critics; a critic's activations are [2, B, units]."""
+        return self._graph
+
+    def state_dict(self) -> State:
+        """A copy of all that moves."""
+        return {
+            "networks": network_state(self.networks),
+            "log_temperature": self.log_temperature.detach().clone(),
+            "optimizers": {name: optimizer_state(optimizer) for name, optimizer in self.optimizers.items()},
+            "noise": self.noise.get_state(),
+            "updates": self.updates,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: State) -> None:
+        """Continue a stored agent of the same networks and settings."""
+        load_network_state(self.networks, state["networks"])
+        self.log_temperature.copy_(state["log_temperature"])
+        for name, optimizer in self.optimizers.items():
+            load_optimizer_state(optimizer, state["optimizers"][name])
+        self.noise.set_state(state["noise"])
+        self.updates = state["updates"]
+
+
+def build(inputs: AgentInputs, config: SACConfig, network: NetworkConfig) -> SAC:
+    """A SAC for these spaces."""
+    scale, bias = action_range(inputs.action_space, "sac")
+    if inputs.observation_dtype != "float32":
+        raise ConfigError(
+            f"sac cannot read {inputs.observation_dtype} observations of shape {list(inputs.observation_shape)}",
+            why="its networks are fully connected: they need a vector of floats, not images",
+            fix="use --env.observation state",
+        )
+    observations, actions = math.prod(inputs.observation_shape), len(scale)
+    rng = inputs.seeds.torch_generator("agent.weights")  # on the CPU: the same weights on every device
+    log_std_range = (config.log_std_min, config.log_std_max)
+    actor = GaussianActor(observations, actions, network.hidden, network.activation, log_std_range, rng)
+    critic = TwinCritic(observations, actions, network.hidden, network.activation, rng)
+    noise = inputs.seeds.torch_generator("agent.noise", device=inputs.device)
+    device = inputs.device
+    return SAC(actor.to(device), critic.to(device), scale.to(device), bias.to(device), noise, config)

@@ -1,0 +1,33 @@
+"""K copies of a layer computed in one call: SAC's twin critics cost one batched product instead of two."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.nn.init import fan_in_uniform_
+
+
+class EnsembleLinear(nn.Module):
+    """K independent linear layers. weight: [K, out, in], bias: [K, out], each copy laid out as in `nn.Linear`."""
+
+    def __init__(self, copies: int, inputs: int, outputs: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.copies, self.in_features, self.out_features = copies, inputs, outputs
+        self.weight = nn.Parameter(torch.empty(copies, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(copies, outputs))
+        fan_in_uniform_(self.weight, inputs, rng)
+        fan_in_uniform_(self.bias, inputs, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [K, B, in] -> [K, B, out].
+
+        The product runs as [K, out, in] [K, in, B], so that autograd writes the weight gradient in the weight's own
+        layout; x W^T would cost a transposing copy of it at each step. The result is a transposed view.
+        """
+        product = torch.bmm(self.weight, x.mT)  # [K, out, B]
+        return product.add_(self.bias.unsqueeze(-1)).mT  # in place: nothing else needs the product
+
+    def extra_repr(self) -> str:
+        """Shown by print(module)."""
+        return f"copies={self.copies}, in_features={self.in_features}, out_features={self.out_features}"

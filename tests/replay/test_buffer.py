@@ -1,0 +1,311 @@
+"""The ring equals a list of episodes: usable rows, stacks, returns, ends of every kind, n-step changes, resume."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlkit.core.errors import ConfigError, ReplayError, ResumeError
+from rlkit.core.timestep import TimeStep
+from rlkit.replay import ReplayBuffer, UniformSampler, Window, replay_memory_bytes
+from tests.replay.oracle import EpisodeListOracle
+
+
+def make(length=8, num_envs=1, stack=1, padding="zero", clip=None, seed=0, shape=(2,)):
+    capacity = length * num_envs
+    return ReplayBuffer(
+        capacity=capacity,
+        num_envs=num_envs,
+        observation_shape=shape,
+        observation_dtype=np.uint8,
+        action_shape=(),
+        action_dtype=np.int64,
+        sampler=UniformSampler(capacity, seed),
+        stack=stack,
+        stack_padding=padding,
+        reward_clip=clip,
+        has_lives=True,
+    )
+
+
+class World:
+    """Feeds the same random experience to the buffer and to the oracle; every frame is different."""
+
+    def __init__(self, length, num_envs, stack, padding, clip=None):
+        self.buffer = make(length, num_envs, stack, padding, clip)
+        self.oracle = EpisodeListOracle(length, num_envs, stack, padding)
+        self.num_envs, self.clip, self.count = num_envs, clip, 0
+        self.observation = np.stack([self.frame() for _ in range(num_envs)])
+
+    def frame(self):
+        self.count += 1
+        return np.array([self.count % 256, self.count // 256], np.uint8)
+
+    def add(self, kinds):
+        """kinds[e]: 'go', 'terminate', 'truncate' or 'life' (terminated without an end)."""
+        action = np.arange(self.num_envs) + 10 * self.count
+        reward = np.array([(-1) ** e * (self.count % 7) for e in range(self.num_envs)], np.float32)
+        terminated = np.array([kind in ("terminate", "life") for kind in kinds])
+        truncated = np.array([kind == "truncate" for kind in kinds])
+        ended = np.array([kind in ("terminate", "truncate") for kind in kinds])
+        final = np.stack([self.frame() for _ in kinds])
+        following = np.stack([self.frame() if end else final[e] for e, end in enumerate(ended)])
+        lives = np.full(self.num_envs, 3, np.uint8)
+        step = TimeStep(following, final, reward, terminated, truncated, ended, lives)
+        self.buffer.add(self.observation, action, step)
+        for e in range(self.num_envs):
+            self.oracle.add(
+                e,
+                self.observation[e].copy(),
+                int(action[e]),
+                float(reward[e]),
+                bool(terminated[e]),
+                bool(ended[e]),
+                final[e],
+            )
+        self.observation = following
+
+    def cut(self):
+        self.buffer.cut(self.observation)
+        for e in range(self.num_envs):
+            if self.oracle.episodes[e][-1]:
+                self.oracle.end(e, self.observation[e].copy())
+        self.observation = np.stack([self.frame() for _ in range(self.num_envs)])
+
+    def check(self, n_step, gamma=0.9):
+        window = Window(n_step, gamma)
+        expected = self.oracle.usable(n_step, gamma, self.clip)
+        if not expected:
+            with pytest.raises(ReplayError, match="no usable row"):
+                self.buffer.sample(4, window)
+            return
+        batch = self.buffer.sample(4, window)
+        assert usable_rows(self.buffer) == set(expected)
+        for i in range(4):
+            number, env = divmod(int(batch["uid"][i]), self.num_envs)
+            now, action, total, discount, terminated, then = expected[env, number]
+            assert int(batch["index"][i]) == number % self.oracle.capacity * self.num_envs + env
+            shape = batch["observation"][i].shape
+            np.testing.assert_array_equal(batch["observation"][i].numpy(), now.reshape(shape))
+            np.testing.assert_array_equal(batch["next", "observation"][i].numpy(), then.reshape(shape))
+            assert int(batch["action"][i]) == action
+            assert float(batch["next", "reward"][i]) == pytest.approx(total, abs=1e-5)
+            assert float(batch["discount"][i]) == pytest.approx(discount, abs=1e-6)
+            assert bool(batch["next", "terminated"][i]) == terminated
+
+
+def usable_rows(buffer):
+    uids = buffer.sampler._uid
+    return {(int(u) % buffer.num_envs, int(u) // buffer.num_envs) for u in uids[uids >= 0]}
+
+
+KINDS = st.sampled_from(["go", "go", "go", "go", "terminate", "truncate", "life"])
+
+
+@st.composite
+def programs(draw):
+    num_envs = draw(st.integers(1, 4))
+    stack = draw(st.integers(1, 4))
+    setup = {
+        "length": draw(st.integers(stack + 2, 16)),
+        "num_envs": num_envs,
+        "stack": stack,
+        "padding": draw(st.sampled_from(["zero", "repeat"])),
+        "clip": draw(st.sampled_from([None, 2.0])),
+    }
+    kinds = st.lists(KINDS, min_size=num_envs, max_size=num_envs)
+    operations = st.one_of(
+        st.tuples(st.just("add"), kinds),
+        st.tuples(st.just("add"), kinds),
+        st.tuples(st.just("check"), st.integers(1, 4)),
+        st.tuples(st.just("save and load"), st.none()),
+        st.tuples(st.just("cut"), st.none()),
+    )
+    return setup, draw(st.lists(operations, min_size=1, max_size=60))
+
+
+def copy_through_rows(world):
+    """A new buffer filled from exported rows in two pieces and the small state, as a checkpoint does."""
+    old = world.buffer
+    new = make(old._length, old.num_envs, old._stack, old._padding, old._clip)
+    for env in range(old.num_envs):
+        start, stop = old.oldest_row(env), int(old.rows_written[env])
+        middle = (start + stop) // 2
+        new.load_rows(env, start, old.export_rows(env, start, middle))
+        new.load_rows(env, middle, old.export_rows(env, middle, stop))
+    new.load_state_dict(old.state_dict())
+    return new
+
+
+@settings(max_examples=300, deadline=None)
+@given(programs())
+def test_ring_equals_list_of_episodes(program):
+    setup, operations = program
+    world = World(**setup)
+    for name, argument in operations:
+        match name:
+            case "add":
+                world.add(argument)
+            case "check":
+                world.check(argument)
+            case "cut":
+                world.cut()
+            case "save and load":
+                world.buffer = copy_through_rows(world)
+    world.check(1)
+    world.check(3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(programs())
+def test_loaded_buffer_draws_the_same_batches(program):
+    setup, operations = program
+    world = World(**setup)
+    for name, argument in operations:
+        if name == "add":
+            world.add(argument)
+    if not world.oracle.usable(2, 0.9):
+        return
+    world.buffer.sample(3, Window(2, 0.9))
+    copy = copy_through_rows(world)
+    for _ in range(3):
+        one, two = (buffer.sample(5, Window(2, 0.9), copy=True) for buffer in (world.buffer, copy))
+        for key in one.keys(include_nested=True, leaves_only=True):
+            assert torch.equal(one[key], two[key])
+
+
+def test_n_step_golden():
+    """n = 3, gamma = 0.9: terminated at 3, truncated at 6, transition 7 newest."""
+    world = World(16, 1, 1, "zero")
+    rewards, kinds = [1, 0, 2, -1, 3, 5, 7, 1], ["go"] * 8
+    kinds[3], kinds[6] = "terminate", "truncate"
+    for reward, kind in zip(rewards, kinds, strict=True):
+        ended = np.array([kind != "go"])
+        step = TimeStep(
+            np.zeros((1, 2), np.uint8),
+            np.full((1, 2), 9, np.uint8),
+            np.array([reward], np.float32),
+            np.array([kind == "terminate"]),
+            np.array([kind == "truncate"]),
+            ended,
+            np.zeros(1, np.uint8),
+        )
+        world.buffer.add(np.zeros((1, 2), np.uint8), np.zeros(1, np.int64), step)
+    batch = world.buffer.sample(512, Window(3, 0.9))
+    found = {}
+    for i in range(512):
+        found[int(batch["uid"][i])] = (float(batch["next", "reward"][i]), float(batch["discount"][i]))
+        if int(batch["uid"][i]) == 7:  # transition 6, one final-frame row later
+            assert batch["next", "observation"][i].tolist() == [9, 9]
+    expected = {  # transitions 4, 5, 6 lie one final-frame row later
+        0: (2.62, 0.729), 1: (0.99, 0.0), 2: (1.1, 0.0), 3: (-1.0, 0.0), 5: (13.17, 0.729), 6: (11.3, 0.81), 7: (7.0, 0.9)
+    }  # fmt: skip
+    assert found.keys() == expected.keys()
+    for uid, values in expected.items():
+        assert found[uid] == pytest.approx(values, rel=1e-6)
+
+
+def test_truncation_bootstraps_and_three_rewards_golden():
+    """Rewards 1, 0, -1, V = 10 at the end, gamma 0.99: 9.72289; truncated after two: 10.801; terminated after two: 1."""
+    for kinds, expected in ((["go"] * 3, 9.72289), (["go", "truncate"], 10.801), (["go", "terminate"], 1.0)):
+        world = World(8, 1, 1, "zero")
+        for reward, kind in zip([1.0, 0.0, -1.0], [*kinds, "go"][:3], strict=False):
+            world.count = 0
+            ended = np.array([kind != "go"])
+            zeros = np.zeros((1, 2), np.uint8)
+            step = TimeStep(
+                zeros, zeros, np.array([reward], np.float32), np.array([kind == "terminate"]),
+                np.array([kind == "truncate"]), ended, np.zeros(1, np.uint8),
+            )  # fmt: skip
+            world.buffer.add(zeros, np.zeros(1, np.int64), step)
+        world.add(["go"])
+        batch = world.buffer.sample(64, Window(3, 0.99))
+        (first,) = {
+            round(float(batch["next", "reward"][i]) + 10 * float(batch["discount"][i]), 5)
+            for i in range(64)
+            if int(batch["uid"][i]) == 0
+        }
+        assert first == pytest.approx(expected, abs=1e-4)
+
+
+def test_rows_never_change_once_written():
+    world = World(32, 2, 2, "zero")
+    rng = np.random.default_rng(0)
+    stored = {}
+    for _ in range(60):
+        world.add(rng.choice(["go", "go", "go", "truncate", "life"], size=2).tolist())
+        for env in range(2):
+            for number in range(world.buffer.oldest_row(env), int(world.buffer.rows_written[env])):
+                row = {k: v.tobytes() for k, v in world.buffer.export_rows(env, number, number + 1).items()}
+                assert stored.setdefault((env, number), row) == row
+
+
+def test_batches_are_reused_unless_copied():
+    world = World(32, 1, 1, "zero")
+    for _ in range(20):
+        world.add(["go"])
+    kept, lent = world.buffer.sample(8, Window(), copy=True), world.buffer.sample(8, Window())
+    before = kept["observation"].clone()
+    again = world.buffer.sample(8, Window())
+    assert lent["observation"].data_ptr() == again["observation"].data_ptr()
+    assert torch.equal(kept["observation"], before)
+
+
+def test_uniform_is_uniform():
+    sampler = UniformSampler(100, seed=3)
+    sampler.extend(np.arange(60), np.arange(60))
+    sampler.invalidate(np.arange(10))
+    assert len(sampler) == 50
+    slots, info = sampler.sample(50_000)
+    counts = np.bincount(slots, minlength=100)
+    assert counts[:10].sum() == counts[60:].sum() == 0
+    chi_square = ((counts[10:60] - 1000) ** 2 / 1000).sum()
+    assert 20 < chi_square < 90  # 49 degrees of freedom
+    np.testing.assert_array_equal(info.uid, slots)
+
+
+def test_bad_input_leaves_the_buffer_unchanged():
+    world = World(16, 2, 1, "zero")
+    world.add(["go", "go"])
+    before = world.buffer.state_dict()
+    good = TimeStep(
+        *(np.zeros((2, 2), np.uint8),) * 2, np.zeros(2, np.float32), *(np.zeros(2, bool),) * 3, np.zeros(2, np.uint8)
+    )
+    with pytest.raises(ReplayError, match=r"observation has shape \[2, 3\]"):
+        world.buffer.add(np.zeros((2, 3), np.uint8), np.zeros(2, np.int64), good)
+    with pytest.raises(ReplayError, match="type float32"):
+        world.buffer.add(np.zeros((2, 2), np.float32), np.zeros(2, np.int64), good)
+    with pytest.raises(ReplayError, match=r"action has shape \[2, 1\]"):
+        world.buffer.add(np.zeros((2, 2), np.uint8), np.zeros((2, 1), np.int64), good)
+    good.reward[1] = np.nan
+    with pytest.raises(ReplayError, match="not finite"):
+        world.buffer.add(np.zeros((2, 2), np.uint8), np.zeros(2, np.int64), good)
+    with pytest.raises(ReplayError, match="sequence sampler"):
+        world.buffer.sample(2, Window(length=2))
+    assert str(world.buffer.state_dict()) == str(before)
+
+
+def test_capacity_must_fit_the_environments():
+    with pytest.raises(ConfigError, match=r"--replay\.capacity 9"):
+        ReplayBuffer(
+            capacity=10, num_envs=3, observation_shape=(2,), observation_dtype=np.uint8, action_shape=(),
+            action_dtype=np.int64, sampler=UniformSampler(10, 0),
+        )  # fmt: skip
+
+
+def test_another_geometry_or_sampler_is_refused():
+    with pytest.raises(ResumeError, match="capacity: stored 8, here 16"):
+        make(length=16).load_state_dict(make(length=8).state_dict())
+    with pytest.raises(ResumeError, match="uniform of 8 slots, this is uniform of 4"):
+        UniformSampler(4, 0).load_state_dict(UniformSampler(8, 0).state_dict())
+    with pytest.raises(ResumeError, match="another seed"):
+        UniformSampler(8, 1).load_state_dict(UniformSampler(8, 0).state_dict())
+
+
+def test_memory_of_atari_rows():
+    buffer = make(length=1000, shape=(84, 84), stack=4)
+    assert buffer.bytes_per_row + 8 <= 7_100
+    planned = replay_memory_bytes(1_000_000, (84, 84), np.uint8, (), np.int64, has_lives=True)
+    assert planned < 7.2e9
+    assert planned / 1e6 == pytest.approx(buffer.bytes_per_row + 8, rel=0.002)
