@@ -25,14 +25,6 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """Shape of the networks; which torso is used follows from the observation."""
-
-    hidden: tuple[int, ...] = (256, 256)
-    activation: str = "relu"
-
-
-@dataclass(frozen=True)
 class ReplayConfig:
     """What is kept, and who draws from it."""
 
@@ -75,6 +67,7 @@ class RunConfig:
     """Everything that decides a run."""
 
     agent: Any  # the algorithm's own dataclass
+    network: Any  # likewise
     algorithm: str = "dqn"
     name: str = "dqn"  # what was typed: the YAML in configs/
     seed: int = 0
@@ -85,7 +78,6 @@ class RunConfig:
     random_steps: int = 0  # env steps with uniformly random actions at the start
     replay_ratio: Fraction = Fraction(1)  # gradient steps per env step, exact: "1/4"
     env: EnvConfig = field(default_factory=EnvConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -18,7 +18,7 @@ def fan_in_uniform_(parameter: Tensor, fan_in: int, rng: torch.Generator) -> Non
 
 def linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
     """A linear layer; weight [outputs, inputs] and bias are fan-in uniform."""
-    layer = skip_init(nn.Linear, inputs, outputs)
+    layer = skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
     assert isinstance(layer, nn.Linear)
     fan_in_uniform_(layer.weight, inputs, rng)
     fan_in_uniform_(layer.bias, inputs, rng)
@@ -27,8 +27,9 @@ def linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
 
 def convolution(channels: int, outputs: int, kernel: int, stride: int, rng: torch.Generator) -> nn.Conv2d:
     """A convolution without padding; weight [outputs, channels, kernel, kernel] and bias are fan-in uniform."""
-    layer = skip_init(nn.Conv2d, channels, outputs, kernel, stride)
+    layer = skip_init(nn.Conv2d, channels, outputs, kernel, stride)  # type: ignore[no-untyped-call]
     assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
     fan_in = channels * kernel * kernel
     fan_in_uniform_(layer.weight, fan_in, rng)
     fan_in_uniform_(layer.bias, fan_in, rng)

@@ -1,0 +1,108 @@
+"""From a name and some flags to every setting of a run.
+
+Later wins: the algorithm's dataclass, the environment family's defaults, AGENT.yaml (its `when` section for the family
+last), `--preset`, `--config FILE`, flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rlkit.agents.registry import find, names
+from rlkit.configs.parse import Layer, Setting, build, flag_layer, read_file, read_layer
+from rlkit.configs.schema import RunConfig
+from rlkit.core.errors import ConfigError, nearest
+from rlkit.envs.registry import family_of
+
+_SHORT = {"env": "env.id"}
+
+
+def resolve(
+    agent: str,
+    env_id: str,
+    *,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] = {},
+) -> RunConfig:
+    """All settings of `agent` on `env_id`. Raises ConfigError for anything unknown."""
+    return resolve_with_origins(agent, env_id, preset=preset, config_file=config_file, flags=flags)[0]
+
+
+def resolve_with_origins(
+    agent: str,
+    env_id: str,
+    *,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] = {},
+) -> tuple[RunConfig, dict[str, str]]:
+    """The settings, and for each key where its value comes from (absent: the dataclass)."""
+    family = family_of(env_id)
+    layers: list[Layer] = [read_named("families", family), _agent_layer(agent, family)]
+    if preset is not None:
+        layers.append(_for_family(read_named("presets", preset), family))
+    if config_file is not None:
+        layers.append(read_file(config_file))
+    chosen = {"name": Setting(agent, "AGENT"), "env.id": Setting(env_id, "--env")}
+    layers += [flag_layer({_SHORT.get(key, key): value for key, value in flags.items()}), chosen]
+    algorithm = find(next(layer["algorithm"].value for layer in reversed(layers) if "algorithm" in layer))
+    config = build(RunConfig, layers, {"agent": algorithm.config, "network": algorithm.network})
+    return config, {key: setting.origin for layer in layers for key, setting in layer.items()}
+
+
+def load_config(path: Path) -> RunConfig:
+    """The settings in the config.yaml of a run folder."""
+    layer = read_file(path)
+    algorithm = find(layer["algorithm"].value)
+    return build(RunConfig, [layer], {"agent": algorithm.config, "network": algorithm.network})
+
+
+def with_flags(path: Path, flags: Mapping[str, Any]) -> RunConfig:
+    """The settings of a run folder's config.yaml with `flags` over them."""
+    layer = read_file(path)
+    algorithm = find(layer["algorithm"].value)
+    parts = {"agent": algorithm.config, "network": algorithm.network}
+    return build(RunConfig, [layer, flag_layer(flags)], parts)
+
+
+def available(kind: str = "") -> list[str]:
+    """Names of the shipped agents (kind ""), "presets" or "families"."""
+    folder = resources.files("rlkit.configs").joinpath(kind)
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_named(kind: str, name: str) -> dict[str, Setting]:
+    """A shipped layer. Raises ConfigError with the nearest and all names."""
+    known = available(kind)
+    if name not in known:
+        what = "agent" if kind == "" else kind.removesuffix("s")
+        raise ConfigError(
+            f"unknown {what} {name!r}",
+            why=f"there are: {', '.join(known)}.{nearest(name, known)}",
+            fix="rlkit agents lists them" if kind == "" else f"--{what} {known[0]}",
+            see="docs/configuration.md",
+        )
+    place = f"{kind}/{name}.yaml" if kind else f"{name}.yaml"
+    return read_layer(resources.files("rlkit.configs").joinpath(kind, f"{name}.yaml").read_text(), f"configs/{place}")
+
+
+def _agent_layer(agent: str, family: str) -> dict[str, Setting]:
+    layer = _for_family(read_named("", agent), family)
+    if "algorithm" not in layer:
+        raise ConfigError(
+            f"configs/{agent}.yaml names no algorithm",
+            why=f"there are: {', '.join(names())}",
+            fix="add `algorithm: NAME`",
+        )
+    return layer
+
+
+def _for_family(layer: dict[str, Setting], family: str) -> dict[str, Setting]:
+    """The settings for every family, overridden by those below `when.<family>`."""
+    common = {key: setting for key, setting in layer.items() if not key.startswith("when.")}
+    prefix = f"when.{family}."
+    return common | {key.removeprefix(prefix): s for key, s in layer.items() if key.startswith(prefix)}
