@@ -2,9 +2,9 @@
 
     benchmarks/setup_peers.sh && .venv/bin/python benchmarks/training_speed.py --threads 1,2 --rounds 5
 
-Every measurement is a process of its own: a warm-up with learning, then a window of `--seconds`. Rounds are interleaved.
-SAC: dmc/walker-walk states, action repeat 1, 2x256, batch 256, one update a step. DQN: Pong, Nature network, batch 32, one update
-every 4 steps, target copies as often, 4 stacked 84x84 frames, one environment. rlkit also with 8 environments (`dqn-8`), named so.
+Every measurement is a process of its own: a warm-up with learning, then a window of `--seconds`; rounds interleaved.
+SAC: dmc/walker-walk states, action repeat 1, 2x256, batch 256, one update a step. DQN: Pong, Nature network, batch 32,
+one update every 4 steps, target copies as often, 4 stacked 84x84 frames, one environment; `dqn-8`: rlkit with eight.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ LEARNING_STARTS = 300
 
 
 def own_steps_per_second(case: str, seconds: float, threads: int) -> float:
-    from rlkit.training.resolve import resolve
-
     from rlkit.training.experiment import Experiment
+    from rlkit.training.resolve import resolve
 
     agent, env_id = ("sac-cleanrl", "dmc/walker-walk") if case == "sac" else ("dqn", "ALE/Pong-v5")
     num_envs = 8 if case == "dqn-8" else 1

@@ -51,7 +51,7 @@ def _flatten_node(node: yaml.Node, prefix: str, source: str) -> dict[str, Settin
                 f"{origin} holds no settings", why="a settings file is a mapping", fix="write `key: value`"
             )
         loader = yaml.SafeLoader("")
-        return {prefix: Setting(loader.construct_object(node, deep=True), origin)}  # type: ignore[no-untyped-call]
+        return {prefix: Setting(loader.construct_object(node, deep=True), origin)}
     found: dict[str, Setting] = {}
     for key, value in node.value:
         path = f"{prefix}.{key.value}" if prefix else str(key.value)
@@ -159,7 +159,7 @@ def _convert(setting: Setting, hint: Any, key: str) -> Any:
     elif hint is str and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    _misfit(setting, key, names[hint])
+    return _misfit(setting, key, names[hint])
 
 
 def _fraction(setting: Setting, key: str) -> Fraction:
@@ -209,7 +209,14 @@ def dump(config: Any) -> str:
         for group in groups:
             place = place.setdefault(group, {})
         place[name] = value
-    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """One setting a line: mappings in block style, lists in one line."""
+
+
+_Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True))
 
 
 def difference(old: Any, new: Any) -> list[tuple[str, Any, Any]]:

@@ -210,7 +210,7 @@ class _Worker:
         self._process.join(timeout=5)
         return EnvError(
             "an environment worker ended",
-            why=f"process {self._process.pid} left with exit code {self._process.exitcode} (-9: killed, often for memory)",
+            why=f"process {self._process.pid} left with exit code {self._process.exitcode} (-9: killed for memory)",
             fix="rlkit resume the run; fewer --env.workers need less memory",
         )
 

@@ -49,8 +49,8 @@ PROTOCOLS = {
         noop_min=1,
         noop_max=30,
         life_loss="terminate",
-        deviates="luminance before the maximum and area resize, where DQN Zoo takes the maximum over RGB and resizes bilinearly; "
-        "zero frames before the first instead of after it",
+        deviates="luminance before the maximum and area resize, where DQN Zoo takes the maximum over RGB and resizes "
+        "bilinearly; zero frames before the first instead of after it",
     ),
 }
 

@@ -27,7 +27,7 @@ def family_of(env_id: str) -> Literal["atari", "dmc", "gym", "tiny"]:
     known = [row[0] for row in list_envs()]
     raise ConfigError(
         f"unknown environment {env_id!r}" if env_id else "no environment is given",
-        why=f"ids begin with {', '.join(f'{n}/' for n in FAMILIES)}.{nearest(env_id, known) or _by_name(env_id, known)}",
+        why=f"ids begin with ALE/, dmc/, gym/ or tiny/.{nearest(env_id, known) or _by_name(env_id, known)}",
         fix="--env ID; `rlkit envs WORD` lists the ids that hold a word",
         see="docs/environments.md",
     )

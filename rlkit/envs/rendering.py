@@ -9,7 +9,7 @@ import sys
 from rlkit.core.errors import EnvError
 
 BACKENDS = ("egl", "osmesa")
-_PACKAGES = {"egl": "libegl1", "osmesa": "libosmesa6"}
+PACKAGES = {"egl": "libegl1", "osmesa": "libosmesa6"}
 _PROBE = """
 import time
 from dm_control import suite
@@ -65,7 +65,7 @@ def set_backend(*, render: bool) -> None:
             os.environ["MUJOCO_GL"] = backend
             return
         failures.append(f"{backend}: {why}")
-    packages = ", ".join(f"{package} for MUJOCO_GL={backend}" for backend, package in _PACKAGES.items())
+    packages = ", ".join(f"{package} for MUJOCO_GL={backend}" for backend, package in PACKAGES.items())
     raise EnvError(
         "MuJoCo cannot draw on this machine",
         why="; ".join(failures),

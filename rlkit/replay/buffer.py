@@ -66,7 +66,7 @@ class ReplayBuffer:
             fits = max(length, stack + 2) * num_envs
             raise ConfigError(
                 f"replay.capacity {capacity} does not fit {num_envs} environments",
-                why=f"it must be a multiple of {num_envs} and at least {(stack + 2) * num_envs}: one ring per environment",
+                why=f"one ring per environment: a multiple of {num_envs}, at least {(stack + 2) * num_envs}",
                 fix=f"--replay.capacity {fits}",
                 see="docs/replay.md",
             )

@@ -102,7 +102,7 @@ def action_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]
 def random_action(space: gym.Space[Any], num_envs: int, rng: np.random.Generator) -> Array:
     """Uniformly random actions, int64 [E] or float32 [E, A]."""
     if isinstance(space, gym.spaces.Discrete):
-        return rng.integers(space.n, size=num_envs) + space.start
+        return np.asarray(space.start + rng.integers(space.n, size=num_envs))
     assert isinstance(space, gym.spaces.Box)
     return rng.uniform(space.low, space.high, size=(num_envs, *space.shape)).astype(np.float32)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from rlkit.agents.agent import Update
+from rlkit.configs.parse import dump
 from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import NumericError, ResumeError
 from rlkit.core.seeding import SeedTree, generator_state, load_generator_state
@@ -26,6 +27,7 @@ from rlkit.training.logging import MetricLog, RunLog
 from rlkit.training.progress import ProgressLine, Snapshot
 from rlkit.training.run_folder import RunFolder, versions
 from rlkit.training.signals import EXIT_INTERRUPTED, StopRequest
+from rlkit.training.tree_files import write_text
 
 
 class Experiment:
@@ -94,8 +96,9 @@ class Experiment:
     def check_finite(self, update: Update, batch: Batch) -> None:
         """Raise NumericError at the first loss that is NaN or infinite."""
         for key, value in update.metrics.items():
-            if key.endswith("loss") and not math.isfinite(float(value)):
-                raise NonFiniteLossError(key, float(value), self, batch)
+            number = float(value)
+            if key.endswith("loss") and not math.isfinite(number):
+                raise NonFiniteLossError(key, number, self, batch)
 
     def state_dict(self) -> State:
         """Everything but the rows of replay, which a checkpoint keeps in segments."""
@@ -315,6 +318,7 @@ def resume(run: Path, config: RunConfig, *, break_lock: bool = False) -> int:
 
 def _train_in(folder: RunFolder, config: RunConfig, *, resumed: bool, break_lock: bool) -> int:
     with folder.lock(break_lock=break_lock):
+        write_text(folder.path / "config.yaml", dump(config))  # a resumed run may go on with changed settings
         try:
             with StopRequest() as stop:
                 trainer = Trainer(Experiment(config), folder, resumed=resumed)

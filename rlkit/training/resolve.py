@@ -7,14 +7,14 @@ last), `--preset`, `--config FILE`, flags.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rlkit.agents.registry import find, names
-from rlkit.configs.parse import Layer, Setting, build, flag_layer, read_file, read_layer
+from rlkit.configs.parse import Layer, Setting, build, difference, flag_layer, read_file
 from rlkit.configs.schema import RunConfig
-from rlkit.core.errors import ConfigError, nearest
+from rlkit.configs.shipped import read_named
+from rlkit.core.errors import ConfigError, ResumeError
 from rlkit.envs.registry import family_of
 
 _SHORT = {"env": "env.id"}
@@ -69,25 +69,24 @@ def with_flags(path: Path, flags: Mapping[str, Any]) -> RunConfig:
     return build(RunConfig, [layer, flag_layer(flags)], parts)
 
 
-def available(kind: str = "") -> list[str]:
-    """Names of the shipped agents (kind ""), "presets" or "families"."""
-    folder = resources.files("rlkit.configs").joinpath(kind)
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+# What a resumed run may change without becoming another run.
+_SAFE = ("env_steps", "threads", "logging.", "evaluation.", "checkpoint.")
 
 
-def read_named(kind: str, name: str) -> dict[str, Setting]:
-    """A shipped layer. Raises ConfigError with the nearest and all names."""
-    known = available(kind)
-    if name not in known:
-        what = "agent" if kind == "" else kind.removesuffix("s")
-        raise ConfigError(
-            f"unknown {what} {name!r}",
-            why=f"there are: {', '.join(known)}.{nearest(name, known)}",
-            fix="rlkit agents lists them" if kind == "" else f"--{what} {known[0]}",
-            see="docs/configuration.md",
+def check_resume(old: RunConfig, new: RunConfig, *, allow_all: bool) -> list[tuple[str, Any, Any]]:
+    """The settings that change, (key, old, new). Raises ResumeError if one of them would make another run."""
+    changes = difference(old, new)
+    refused = [change for change in changes if not change[0].startswith(_SAFE)]
+    safe = [change for change in changes if change not in refused]
+    if refused and not allow_all:
+        raise ResumeError(
+            "these settings cannot change in a run: " + ", ".join(f"{key} {a} -> {b}" for key, a, b in refused),
+            why="what follows would not be the run that was stopped"
+            + (f"; safe to change: {', '.join(f'{key} {a} -> {b}' for key, a, b in safe)}" if safe else ""),
+            fix="leave them out, or add --fork to go on in a copy",
+            see="docs/run_folder.md",
         )
-    place = f"{kind}/{name}.yaml" if kind else f"{name}.yaml"
-    return read_layer(resources.files("rlkit.configs").joinpath(kind, f"{name}.yaml").read_text(), f"configs/{place}")
+    return changes
 
 
 def _agent_layer(agent: str, family: str) -> dict[str, Setting]:

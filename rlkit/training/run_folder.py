@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import rlkit
-from rlkit.configs.parse import dump
 from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import ConfigError, ResumeError, nearest
 from rlkit.training.tree_files import write_text
@@ -60,7 +59,6 @@ class RunFolder:
             except FileExistsError:
                 continue
             folder = RunFolder(path)
-            write_text(path / "config.yaml", dump(config))
             write_text(path / "versions.json", json.dumps(versions(), indent=1))
             about = {"agent": config.name, "env": config.env.id, "seed": config.seed}
             folder._write_run({"format": FORMAT, **about, "created": now.isoformat(timespec="seconds")}, "running")

@@ -198,16 +198,15 @@ def test_n_step_golden():
         found[int(batch["uid"][i])] = (float(batch["next", "reward"][i]), float(batch["discount"][i]))
         if int(batch["uid"][i]) == 7:  # transition 6, one final-frame row later
             assert batch["next", "observation"][i].tolist() == [9, 9]
-    expected = {  # transitions 4, 5, 6 lie one final-frame row later
-        0: (2.62, 0.729), 1: (0.99, 0.0), 2: (1.1, 0.0), 3: (-1.0, 0.0), 5: (13.17, 0.729), 6: (11.3, 0.81), 7: (7.0, 0.9)
-    }  # fmt: skip
+    expected = {0: (2.62, 0.729), 1: (0.99, 0.0), 2: (1.1, 0.0), 3: (-1.0, 0.0)}
+    expected |= {5: (13.17, 0.729), 6: (11.3, 0.81), 7: (7.0, 0.9)}  # transitions 4 to 6: one final-frame row later
     assert found.keys() == expected.keys()
     for uid, values in expected.items():
         assert found[uid] == pytest.approx(values, rel=1e-6)
 
 
 def test_truncation_bootstraps_and_three_rewards_golden():
-    """Rewards 1, 0, -1, V = 10 at the end, gamma 0.99: 9.72289; truncated after two: 10.801; terminated after two: 1."""
+    """Rewards 1, 0, -1, V = 10 at the end, gamma 0.99: 9.72289; truncated after two: 10.801; terminated: 1."""
     for kinds, expected in ((["go"] * 3, 9.72289), (["go", "truncate"], 10.801), (["go", "terminate"], 1.0)):
         world = World(8, 1, 1, "zero")
         for reward, kind in zip([1.0, 0.0, -1.0], [*kinds, "go"][:3], strict=False):
