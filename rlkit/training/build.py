@@ -44,14 +44,15 @@ def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> ReplayBuff
     space = spec.observation_space
     action_shape, action_dtype = action_layout(spec.action_space)
     settings = config.replay
+    capacity = settings.capacity // spec.num_envs * spec.num_envs  # one ring per environment, all of the same length
     return ReplayBuffer(
-        capacity=settings.capacity,
+        capacity=capacity,
         num_envs=spec.num_envs,
         observation_shape=space.shape,
         observation_dtype=space.dtype,
         action_shape=action_shape,
         action_dtype=action_dtype,
-        sampler=samplers.make(settings.sampler, settings.capacity, seeds.integer("sampler")),
+        sampler=samplers.make(settings.sampler, capacity, seeds.integer("sampler")),
         stack=spec.stack,
         stack_padding=spec.stack_padding,
         reward_clip=settings.reward_clip,

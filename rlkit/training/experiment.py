@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rlkit.agents.agent import Update
 from rlkit.configs.parse import dump
@@ -165,7 +166,7 @@ def _first_bad(experiment: Experiment, batch: Batch) -> str:
     tensors = [(f"batch {key}", value) for key, value in batch.items(include_nested=True, leaves_only=True)]
     tensors += list(experiment.agent.networks.named_parameters())
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             return f"{name} {list(tensor.shape)}"
     return "none in the batch or the parameters; the loss itself overflowed"
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from rlkit.agents.dqn import DQNConfig, EpsilonGreedy
+from rlkit.agents.dqn import DQNConfig, EpsilonGreedy, build
 from rlkit.core.errors import ConfigError
+from rlkit.nn.config import NetworkConfig
 from tests.agents.helpers import ACTIONS, DISCRETE, batch, inputs, learn, make_dqn, same, weights
 
 # Another value of each setting; a new field without a line here fails the test below.
@@ -26,7 +27,7 @@ OTHER_VALUES = {
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(DQNConfig)])
 def test_each_setting_changes_what_is_learned_or_done(field):
     def run(**config):
-        agent = make_dqn(adam_eps=config.pop("adam_eps", 1e-8), **config)
+        agent = make_dqn(**config)
         agent.networks["target"].load_state_dict(make_dqn(seed=5).networks["target"].state_dict())
         learn(agent, 3)
         probabilities = []
@@ -95,9 +96,6 @@ def test_epsilon_is_the_share_of_random_actions_and_they_are_uniform():
 
 
 def test_decay_starts_after_the_warm_up_and_takes_its_share_of_the_run():
-    from rlkit.agents.dqn import build
-    from rlkit.nn.config import NetworkConfig
-
     agent = build(inputs(DISCRETE, env_steps=10_000, learning_starts=500), DQNConfig(), NetworkConfig(hidden=(4,)))
     assert (agent.exploration.warmup, agent.exploration.decay) == (500, 2_000)
 
@@ -128,7 +126,7 @@ def test_the_value_of_a_constant_reward(discount, value, double):
 
 @pytest.mark.parametrize("shape", [(2,), (1, 5, 5)])
 def test_the_value_of_two_steps(shape):  # s0 -> s1 -> end, reward 1 each: V(s1) = 1, V(s0) = 1 + .9
-    agent = make_dqn(shape, target_update_period=20, learning_rate=1e-2)
+    agent = make_dqn(shape, NetworkConfig(hidden=(32,)), target_update_period=20, learning_rate=3e-3)
     states = torch.zeros(2, *shape)
     states[0, 0] = 1.0
     rows = TensorDict(

@@ -120,7 +120,7 @@ def test_a_known_best_action_is_found():  # reward -(a - 2)^2, no future: Q(a) =
         initial_temperature=0.01,
     )
     rng = torch.Generator().manual_seed(0)
-    for _ in range(500):
+    for _ in range(800):
         action = torch.rand(64, 2, generator=rng) * 6 - 2
         rows = {
             "observation": torch.ones(64, 3),

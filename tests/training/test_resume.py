@@ -77,7 +77,8 @@ def test_sigterm_and_resume_in_new_processes_equal_the_uninterrupted_run(case, t
     flags |= {"checkpoint.period": 1000, "replay.capacity": 1000}
     arguments = ["train", agent, "--env", env, *(f"--{key}={value}" for key, value in flags.items())]
     uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
-    assert rlkit(*arguments, "--runs", str(uninterrupted)).wait(300) == 0
+    with rlkit(*arguments, "--runs", str(uninterrupted)) as process:
+        assert (process.communicate(timeout=300), process.returncode)[1] == 0
 
     process = rlkit(*arguments, "--runs", str(interrupted))
     deadline = time.monotonic() + 120
@@ -93,8 +94,8 @@ def test_sigterm_and_resume_in_new_processes_equal_the_uninterrupted_run(case, t
     stopped_at = CheckpointStore(run / "checkpoints", 2).steps()[-1]
     assert stopped_at < 4000
 
-    resumed = rlkit("resume", str(run))
-    output, error = resumed.communicate(timeout=300)
+    with rlkit("resume", str(run)) as resumed:
+        output, error = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, error
     assert "bit-exact: yes" in output
     assert differing_runs(only_run(uninterrupted), run) == []
@@ -109,23 +110,17 @@ def rlkit(*arguments: str) -> subprocess.Popen[str]:
 
 
 def test_second_signal_stops_at_once(tmp_path):
-    process = rlkit(
-        "train",
-        "dqn",
-        "--env",
-        "gym/CartPole-v1",
-        "--evaluation.episodes=200",
-        "--evaluation.period=50",
-        "--runs",
-        str(tmp_path),
-    )
-    while not list(tmp_path.glob("*/*/*/lock")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    """The first one would wait for the end of a step; here a long evaluation is abandoned without a checkpoint."""
+    arguments = ["train", "dqn", "--env", "gym/CartPole-v1", "--env_steps=1000000", "--runs", str(tmp_path)]
+    with rlkit(*arguments) as process:
+        while not list(tmp_path.glob("*/*/*/lock")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
 
 
 def test_torn_checkpoint_is_named_and_the_last_good_one_used(tmp_path, capsys):
