@@ -166,7 +166,9 @@ def test_each_penalty_enters_its_own_loss(make, shape):
 @every_agent
 def test_a_penalty_of_an_absent_loss_changes_nothing(make, shape):
     plain, agent = make(), make()
-    agent.penalties.append(Penalty("another", lambda networks: torch.tensor(1.0)))
+    agent.penalties.append(
+        Penalty("another", lambda networks: sum(parameter.sum() for parameter in networks.parameters()))
+    )
     learn(plain, 2, shape=shape), learn(agent, 2, shape=shape)
     assert same(weights(plain), weights(agent))
 
