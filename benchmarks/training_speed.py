@@ -35,7 +35,12 @@ def own_steps_per_second(case: str, seconds: float, threads: int) -> float:
     }
     if case == "sac":
         # Stable-Baselines3's SAC takes one actor, critic and temperature step an update.
-        flags |= {"env.action_repeat": 1, "replay_ratio": "1", "random_steps": LEARNING_STARTS, "replay.capacity": 100_000}
+        flags |= {
+            "env.action_repeat": 1,
+            "replay_ratio": "1",
+            "random_steps": LEARNING_STARTS,
+            "replay.capacity": 100_000,
+        }
         agent = "sac"
     else:
         flags |= {"replay.capacity": 50_000, "agent.epsilon_start": 0.1, "agent.epsilon_end": 0.1}

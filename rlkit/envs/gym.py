@@ -59,7 +59,10 @@ class GymEnv:
 
     def render(self) -> Array:
         """The picture that the environment draws."""
-        picture: Any = self._env.render()
+        try:
+            picture: Any = self._env.render()
+        except gym.error.DependencyNotInstalled as error:
+            raise EnvError("this environment cannot be drawn", why=str(error), fix="install what it names") from error
         return np.asarray(picture)
 
     def state_dict(self) -> State:

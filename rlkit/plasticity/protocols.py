@@ -67,7 +67,7 @@ class Observer(Protocol):
     """Receives activations and gradients of the very step that an agent takes; None costs nothing."""
 
     def activation(self, layer: str, value: Tensor) -> None:
-        """`value` is h of the layer (address as in the unit graph), [B, units, ...]."""
+        """`value` is h of the layer (address: unit graph), [B, units, ...]; of batched copies [K, B, units]."""
 
     def gradients(self, networks: nn.ModuleDict, loss: str) -> None:
         """Called after `loss.backward()` and before the optimiser step, once per named loss."""

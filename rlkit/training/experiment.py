@@ -191,7 +191,7 @@ class Trainer:
         experiment, config = self._experiment, self._config
         progress = ProgressLine(experiment.env_steps)
         if _crossed(experiment.env_steps - 1, experiment.env_steps, config.evaluation.period):
-            self._evaluate(stop)  # the signal that ended the last session may have come in the middle of it
+            self._evaluate(stop)  # step 0: the untrained agent; later: what a signal may have abandoned
         while experiment.env_steps < config.env_steps and not stop:
             before = experiment.env_steps
             experiment.step()
@@ -307,22 +307,25 @@ def _crossed(before: int, now: int, period: int) -> bool:
 
 def train(config: RunConfig, runs_dir: Path) -> int:
     """Train from the start in a new run folder; returns the exit code."""
+    experiment = Experiment(config)  # what does not fit together fails here, before a folder exists
     folder = RunFolder.create(config, runs_dir)
     print(f"run folder: {folder.path}")
-    return _train_in(folder, config, resumed=False, break_lock=False)
+    return _train_in(folder, experiment, resumed=False, break_lock=False)
 
 
 def resume(run: Path, config: RunConfig, *, break_lock: bool = False) -> int:
     """Continue a run from its newest whole checkpoint with `config`; returns the exit code."""
-    return _train_in(RunFolder.open(run), config, resumed=True, break_lock=break_lock)
+    folder = RunFolder.open(run)
+    return _train_in(folder, Experiment(config), resumed=True, break_lock=break_lock)
 
 
-def _train_in(folder: RunFolder, config: RunConfig, *, resumed: bool, break_lock: bool) -> int:
+def _train_in(folder: RunFolder, experiment: Experiment, *, resumed: bool, break_lock: bool) -> int:
+    config = experiment.config
     with folder.lock(break_lock=break_lock):
         write_text(folder.path / "config.yaml", dump(config))  # a resumed run may go on with changed settings
         try:
             with StopRequest() as stop:
-                trainer = Trainer(Experiment(config), folder, resumed=resumed)
+                trainer = Trainer(experiment, folder, resumed=resumed)
                 folder.set_status("running")
                 try:
                     finished = trainer.run(stop)
