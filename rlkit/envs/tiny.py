@@ -71,8 +71,15 @@ def _zero(rng: np.random.Generator) -> int:
 
 def _pixels(state: int) -> Array:
     picture = np.zeros((10, 10), np.uint8)
-    picture[5, state] = 255
+    picture[5, state % 10] = 255
     return picture
+
+
+def _walk(state: int, action: Array) -> tuple[int, float, bool, bool]:
+    """state = 10 * steps + column."""
+    steps, column = state // 10 + 1, state % 10 + 2 * int(action) - 1
+    at_border = column in (0, 9)
+    return 10 * steps + column, float(column == 9), at_border, steps == 40 and not at_border
 
 
 def _sign(state: int | np.bool_) -> float:
@@ -92,13 +99,13 @@ _TABLE: dict[str, tuple[gym.spaces.Box, gym.Space[Any], Any, Any, Any]] = {
     "action": (_VECTOR, DISCRETE, _coin, lambda s: _vector(_sign(s)), lambda s, a: (s, _sign(a == s), True, False)),
     # Reward 1 for ever, cut every 5 steps: Q = 1 / (1 - gamma), only if truncation bootstraps.
     "forever": (_VECTOR, DISCRETE, _zero, lambda s: _vector(1.0), lambda s, a: (s + 1, 1.0, False, s == 4)),
-    # A dot on 10x10 pixels walks right (action 1) or left; 1 at the right border, 0 at the left one.
+    # A dot on 10x10 pixels walks right (action 1) or left; 1 at the right border, 0 at the left; cut after 40 steps.
     "pixels": (
         gym.spaces.Box(0, 255, (10, 10), np.uint8),
         DISCRETE,
         lambda rng: int(rng.integers(3, 7)),
         _pixels,
-        lambda s, a: (s + 2 * int(a) - 1, float(s + 2 * int(a) - 1 == 9), s + 2 * int(a) - 1 in (0, 9), False),
+        _walk,
     ),
     # One step, reward -(a - o/2)^2 for a continuous action: the best action is half the observation.
     "match": (

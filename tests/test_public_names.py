@@ -1,0 +1,38 @@
+"""Names that other people's code imports: they change only on purpose, with a line in CHANGELOG.md."""
+
+import importlib
+
+import pytest
+
+PUBLIC = {
+    "rlkit.replay": [
+        "Batch", "ReplayBuffer", "SampleInfo", "Sampler", "UniformSampler", "Window", "replay_memory_bytes",
+    ],
+    "rlkit.core.timestep": ["EpisodeEnd", "TimeStep"],
+    "rlkit.core.seeding": ["CounterStream", "SeedTree", "splitmix64"],
+    "rlkit.core.errors": [
+        "ConfigError", "EnvError", "NumericError", "ReplayError", "ResourceError", "ResumeError", "RlkitError",
+    ],
+    "rlkit.envs.spec": ["EnvSpec", "VectorEnv"],
+    "rlkit.envs.registry": ["family_of", "list_envs", "make"],
+    "rlkit.envs.stacking": ["FrameStacker"],
+    "rlkit.agents.agent": ["Agent", "AgentInputs", "Algorithm", "Update"],
+    "rlkit.agents.registry": ["find", "names"],
+    "rlkit.agents.dqn": ["DQN", "DQNConfig", "EpsilonGreedy"],
+    "rlkit.agents.sac": ["SAC", "SACConfig"],
+    "rlkit.plasticity.protocols": [
+        "Consumer", "Intervention", "LedgerEvent", "Measurement", "Observer", "Penalty", "Progress", "ReplayRatio",
+        "UnitGraph", "UnitLayer",
+    ],
+    "rlkit.training.experiment": ["Experiment", "resume", "train"],
+    "rlkit.training.resolve": ["load_config", "resolve"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names(module):
+    found = importlib.import_module(module)
+    for name in PUBLIC[module]:
+        assert hasattr(found, name), f"{module}.{name}"
+    if hasattr(found, "__all__"):
+        assert sorted(found.__all__) == sorted(PUBLIC[module])

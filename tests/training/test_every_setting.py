@@ -1,0 +1,129 @@
+"""Each field of each config, changed, gives another result or an error: no setting is decoration."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from rlkit.configs.parse import flatten
+from rlkit.core.errors import RlkitError
+from rlkit.training.experiment import train
+from rlkit.training.resolve import resolve
+from rlkit.training.run_folder import RunFolder
+from tests.training.runs import only_run
+
+BASE = {
+    "env_steps": 240,
+    "learning_starts": 40,
+    "replay.capacity": 120,
+    "replay.batch_size": 8,
+    "evaluation.period": 120,
+    "evaluation.episodes": 2,
+    "logging.period": 40,
+    "checkpoint.period": 80,
+    "network.hidden": [16],
+    "threads": 1,
+}
+# key: (agent, environment, other base values, changed value)
+CHANGES = {
+    "algorithm": ("dqn", "tiny/pixels", {}, "sac"),
+    "name": ("dqn", "tiny/pixels", {}, "another"),
+    "seed": ("dqn", "tiny/pixels", {}, 1),
+    "threads": ("dqn", "tiny/pixels", {}, 2),
+    "device": ("dqn", "tiny/pixels", {}, "cuda:7"),
+    "env_steps": ("dqn", "tiny/pixels", {}, 200),
+    "learning_starts": ("dqn", "tiny/pixels", {}, 80),
+    "random_steps": ("dqn", "tiny/pixels", {}, 50),
+    "replay_ratio": ("dqn", "tiny/pixels", {}, "1/3"),
+    "env.id": ("dqn", "tiny/pixels", {}, "tiny/action"),
+    "env.num_envs": ("dqn", "tiny/pixels", {}, 2),
+    "env.protocol": ("dqn", "ALE/Breakout-v5", {}, "atari100k"),
+    "env.backend": ("dqn", "ALE/Breakout-v5", {}, "fast"),
+    "env.observation": ("sac", "dmc/cartpole-balance", {}, "pixels"),
+    "env.action_repeat": ("dqn", "gym/CartPole-v1", {}, 2),
+    "env.workers": ("dqn", "tiny/pixels", {}, 1),
+    "env.stack": ("dqn", "tiny/pixels", {}, 2),
+    "env.sticky": ("dqn", "ALE/Breakout-v5", {}, 0.9),
+    "env.full_action_space": ("dqn", "ALE/Breakout-v5", {}, True),
+    "env.episode_cap": ("dqn", "ALE/Breakout-v5", {"env.episode_cap": 400}, 200),
+    "network.hidden": ("dqn", "tiny/pixels", {}, [17]),
+    "network.activation": ("dqn", "tiny/pixels", {}, "tanh"),
+    "replay.capacity": ("dqn", "tiny/pixels", {}, 60),
+    "replay.sampler": ("dqn", "tiny/pixels", {}, "another"),
+    "replay.batch_size": ("dqn", "tiny/pixels", {}, 9),
+    "replay.n_step": ("dqn", "tiny/pixels", {}, 2),
+    "replay.gamma": ("dqn", "tiny/pixels", {}, 0.9),
+    "replay.reward_clip": ("dqn", "tiny/pixels", {}, 0.5),
+    "evaluation.period": ("dqn", "tiny/pixels", {}, 60),
+    "evaluation.episodes": ("dqn", "tiny/pixels", {}, 3),
+    "evaluation.epsilon": ("dqn", "tiny/pixels", {}, 1.0),
+    "checkpoint.period": ("dqn", "tiny/pixels", {}, 100),
+    "checkpoint.keep": ("dqn", "tiny/pixels", {}, 1),
+    "checkpoint.replay": ("dqn", "tiny/pixels", {}, False),
+    "logging.period": ("dqn", "tiny/pixels", {}, 60),
+    "logging.tensorboard": ("dqn", "tiny/pixels", {}, False),
+    # dqn
+    "dqn agent.learning_rate": ("dqn", "tiny/pixels", {}, 1e-3),
+    "dqn agent.adam_eps": ("dqn", "tiny/pixels", {}, 1e-3),
+    "dqn agent.double": ("dqn", "tiny/pixels", {"agent.target_update_period": 7}, True),
+    "dqn agent.huber_threshold": ("dqn", "tiny/pixels", {}, 0.01),
+    "dqn agent.target_update_period": ("dqn", "tiny/pixels", {}, 7),
+    "dqn agent.max_grad_norm": ("dqn", "tiny/pixels", {}, 1e-3),
+    "dqn agent.epsilon_start": ("dqn", "tiny/pixels", {}, 0.5),
+    "dqn agent.epsilon_end": ("dqn", "tiny/pixels", {}, 0.9),
+    "dqn agent.epsilon_decay_share": ("dqn", "tiny/pixels", {}, 0.9),
+    "dqn agent.epsilon_decay_steps": ("dqn", "tiny/pixels", {}, 10),
+    # sac
+    "sac agent.actor_learning_rate": ("sac", "tiny/match", {}, 1e-2),
+    "sac agent.critic_learning_rate": ("sac", "tiny/match", {}, 1e-2),
+    "sac agent.temperature_learning_rate": ("sac", "tiny/match", {}, 1e-2),
+    "sac agent.tau": ("sac", "tiny/match", {}, 0.5),
+    "sac agent.log_std_min": ("sac", "tiny/match", {}, -3.0),
+    "sac agent.log_std_max": ("sac", "tiny/match", {}, 1.0),
+    "sac agent.initial_temperature": ("sac", "tiny/match", {}, 0.1),
+    "sac agent.target_entropy_scale": ("sac", "tiny/match", {}, 2.0),
+    "sac agent.actor_period": ("sac", "tiny/match", {}, 2),
+}
+
+
+def all_keys():
+    """Every field there is, with the agent's name before those that belong to an algorithm."""
+    found = set()
+    for agent in ("dqn", "sac"):
+        keys = flatten(resolve(agent, "tiny/pixels"))
+        found |= {f"{agent} {key}" if key.startswith("agent.") else key for key in keys}
+    return found
+
+
+def test_every_field_has_a_case():
+    assert set(CHANGES) == all_keys()
+
+
+def outcome(agent, env, settings, folder):
+    """Everything that a run leaves, without measured times."""
+    flags = {**BASE, **({"random_steps": 40} if agent == "sac" else {}), **settings}
+    try:
+        config = resolve(agent, flags.pop("env.id", env), flags={k: v for k, v in flags.items() if k != "name"})
+        train(dataclasses.replace(config, name=settings.get("name", agent)), folder)
+    except RlkitError as error:
+        return str(error)
+    run = only_run(folder)
+    lines = {name: RunFolder(run).lines(name) for name in ("metrics", "evaluations")}
+    for line in [*lines["metrics"], *lines["evaluations"]]:
+        del line["wall_s"]
+    files = sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if "events." not in p.name)
+    about = json.loads((run / "run.json").read_text())
+    return lines, files, about["agent"], about["env"], torch.get_num_threads()
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_field_changes_the_outcome(key, tmp_path):
+    agent, env, base, value = CHANGES[key]
+    before = outcome(agent, env, base, tmp_path / "before")
+    assert not isinstance(before, str), before
+    if key == "env.workers":  # it must NOT change results: it is told by the processes that it starts
+        assert outcome(agent, env, {**base, key.split()[-1]: value}, tmp_path / "after") == before
+        return
+    after = outcome(agent, env, {**base, key.split()[-1]: value}, tmp_path / "after")
+    assert after != before
