@@ -13,13 +13,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from rlkit.configs.parse import difference
-from rlkit.training.resolve import load_config
 
+from rlkit.configs.parse import difference
 from rlkit.core.seeding import SeedTree
 from rlkit.report.statistics import bootstrap_interval
 from rlkit.training.build import make_agent, make_env
 from rlkit.training.evaluation import evaluate
+from rlkit.training.resolve import load_config
 from rlkit.training.run_folder import RunFolder
 
 mpl.use("Agg")

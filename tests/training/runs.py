@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlkit.training.resolve import resolve
-
 from rlkit.configs.schema import RunConfig
 from rlkit.training.experiment import Experiment
+from rlkit.training.resolve import resolve
 
 # Short, but with warm-up, updates, target copies, several episodes and a ring that wraps.
 SHORT = {
