@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from rlkit.core.errors import ResumeError
 from rlkit.core.typing import IntArray, State
+
+if TYPE_CHECKING:
+    import torch
 
 _MASK = (1 << 64) - 1
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -34,6 +37,8 @@ class SeedTree:
 
     def torch_generator(self, name: str, index: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
         """A torch generator on `device`."""
+        import torch  # here, so that workers of environments and `rlkit envs` do without its second and 190 MB
+
         return torch.Generator(device).manual_seed(self.integer(name, index))
 
 

@@ -35,13 +35,15 @@ def import_ale() -> Any:
 
 
 def games() -> dict[str, str]:
-    """`Pong`: `pong`, for every ROM that ale-py brings."""
-    return {"".join(part.capitalize() for part in rom.split("_")): rom for rom in import_ale().roms.get_all_rom_ids()}
+    """`ALE/Pong-v5`: `pong`, for every single-player ROM that ale-py brings."""
+    import_ale()  # it registers its games with Gymnasium
+    ids = ((env_id, spec.kwargs.get("game")) for env_id, spec in gym.registry.items() if env_id.startswith("ALE/"))
+    return {env_id: rom for env_id, rom in ids if rom is not None and env_id.endswith("-v5")}
 
 
 def rom_of(env_id: str) -> str:
     """The ROM of `ALE/Pong-v5`. Raises ConfigError with the nearest id."""
-    ids = {f"ALE/{game}-v5": rom for game, rom in games().items()}
+    ids = games()
     if env_id not in ids:
         raise ConfigError(
             f"unknown Atari game {env_id!r}",
@@ -185,10 +187,14 @@ class AtariFast:
         self._env = vector_env(
             rom,
             num_envs,
+            batch_size=num_envs,
             num_threads=threads,
+            thread_affinity_offset=-1,
             max_num_frames_per_episode=protocol.episode_cap,
             repeat_action_probability=protocol.sticky,
             full_action_space=protocol.full_action_space,
+            continuous=False,
+            continuous_action_threshold=0.5,
             autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
             img_height=84,
             img_width=84,
@@ -212,14 +218,15 @@ class AtariFast:
             noops=noops,
             not_exact=self._NOT_EXACT,
         )
-        self._seed = seeds.integer(name) % 2**31
+        self._seeds: Array | None = np.array([seeds.integer(name, i) % 2**31 for i in range(num_envs)], np.int32)
         self._life_loss = protocol.life_loss == "terminate"
         self._lives = np.zeros(num_envs, np.uint8)
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
 
     def reset(self) -> TimeStep:
-        """Start all games."""
-        observation, info = self._env.reset(seed=self._seed)
+        """Start all games; the first time seeds them."""
+        observation, info = self._env.reset(seed=self._seeds)
+        self._seeds = None
         num_envs = self.spec.num_envs
         self._lives = np.array(info["lives"], np.uint8)
         self._returns[:], self._lengths[:] = 0.0, 0

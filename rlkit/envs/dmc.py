@@ -45,7 +45,7 @@ def _suite() -> Any:
 
 def task_ids() -> list[str]:
     """All ids, `dmc/cartpole-swingup_sparse`."""
-    return [f"dmc/{domain}-{task}" for domain, task in _suite().ALL_TASKS]
+    return [f"dmc/{domain}-{task}" for domain, task in _suite().ALL_TASKS if domain != "lqr"]  # see make_dmc
 
 
 class DmcTask:
@@ -61,6 +61,9 @@ class DmcTask:
         rng = np.random.RandomState(sequence.generate_state(1)[0])
         self._env = _suite().load(domain, task, task_kwargs={"random": rng})
         self._repeat = action_repeat
+        from dm_control.rl.control import PhysicsError
+
+        self._physics_error = PhysicsError
         action = self._env.action_spec()
         # Written so that the usual [-1, 1] passes through unchanged.
         self._scale, self._shift = (action.maximum - action.minimum) / 2, (action.maximum + action.minimum) / 2
@@ -84,11 +87,18 @@ class DmcTask:
     def step(self, action: Array) -> Outcome:
         """Apply the action for `action_repeat` control steps, or to the end; rewards are summed."""
         control, reward = action * self._scale + self._shift, 0.0
-        for _ in range(self._repeat):
-            step = self._env.step(control)
-            reward += step.reward
-            if step.last():
-                break
+        try:
+            for _ in range(self._repeat):
+                step = self._env.step(control)
+                reward += step.reward
+                if step.last():
+                    break
+        except self._physics_error as error:
+            raise EnvError(
+                "the simulation has become unstable",
+                why=str(error),
+                fix="resume from the last checkpoint; if it comes back, smaller actions or another seed",
+            ) from error
         terminated = bool(step.last() and step.discount == 0.0)
         return Outcome(
             self._flat(step.observation), reward, terminated, bool(step.last()) and not terminated, bool(step.last())
@@ -131,9 +141,17 @@ def make_dmc(
     env_id: str, *, num_envs: int, seeds: SeedTree, name: str, action_repeat: int, workers: int, render: bool
 ) -> LockstepVector:
     """E tasks, `dmc/walker-walk`. Raises ConfigError for an unknown one."""
-    if render:
-        set_backend(render=True)
+    # The escape task hands its terrain to the renderer whenever an episode begins.
+    render = render or env_id == "dmc/quadruped-escape"
+    set_backend(render=render)
     known = task_ids()
+    if env_id.startswith("dmc/lqr-"):
+        raise ConfigError(
+            f"{env_id} has actions without bounds",
+            why="actions are scaled from [-1, 1] to the task's range, and this task's is -1e10..1e10",
+            fix="rlkit envs dmc lists the tasks that can be used",
+            see="docs/environments.md",
+        )
     if env_id not in known:
         raise ConfigError(
             f"unknown DeepMind Control task {env_id!r}",

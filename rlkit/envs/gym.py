@@ -16,8 +16,9 @@ from rlkit.envs.lockstep import LockstepVector, Outcome
 from rlkit.envs.mujoco_state import MujocoState
 from rlkit.envs.spec import EnvSpec
 
-# Families whose whole state is known; for others a resumed run starts new episodes.
+# Families and wrappers whose whole state is known; with others a resumed run starts new episodes.
 _PLAIN_STATE, _MUJOCO_STATE = "gymnasium.envs.classic_control.", "gymnasium.envs.mujoco."
+_KNOWN_LAYERS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing)
 
 
 class GymEnv:
@@ -154,14 +155,16 @@ def make_gym(
             see="docs/environments.md",
         )
     module = _module(probe)
-    exact = module.startswith((_PLAIN_STATE, _MUJOCO_STATE))
+    unknown = [type(layer).__name__ for layer in _layers(probe, gym.Wrapper) if type(layer) not in _KNOWN_LAYERS]
+    exact = module.startswith((_PLAIN_STATE, _MUJOCO_STATE)) and not unknown
     limits = [wrapper._max_episode_steps for wrapper in _layers(probe, gym.wrappers.TimeLimit)]
     probe.close()
     dtype = np.uint8 if space.dtype == np.uint8 else np.float32
     cap = min(limits, default=None)
     protocol = {"name": "gym", "action_repeat": action_repeat, "time_limit": cap}
     if not exact:
-        protocol["not_exact"] = f"{module} is not one of the families whose whole state is known"
+        what = f"wrapper {unknown[0]}" if unknown else module
+        protocol["not_exact"] = f"{what} is not one of those whose whole state is known"
     spec = EnvSpec(
         env_id,
         "gym",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
@@ -60,10 +62,11 @@ class Slot:
     episode_return: float = 0.0
     length: int = 0
 
-    def reset(self) -> Array:
-        """Start an episode."""
+    def begin(self) -> tuple[Array, int]:
+        """Start an episode: first observation, lives."""
         self.episode_return, self.length = 0.0, 0
-        return self.env.reset()
+        first = self.env.reset()
+        return first, self.env.lives
 
     def step(self, action: Array) -> tuple[Outcome, Array | None, tuple[float, int] | None]:
         """Act, and reset where the episode ends: outcome, next first observation, (return, length) of the episode."""
@@ -74,8 +77,8 @@ class Slot:
             return outcome, None, None
         end = (self.episode_return, self.length)
         final = outcome._replace(observation=np.array(outcome.observation))
-        first = self.reset()
-        return final._replace(lives=self.env.lives), first, end
+        first, lives = self.begin()
+        return final._replace(lives=lives), first, end
 
     def state_dict(self) -> State:
         """The environment's state and the counters."""
@@ -106,13 +109,13 @@ class LockstepVector:
 
     def reset(self) -> TimeStep:
         """Start all episodes."""
-        observations = self._call("reset", None)
-        for env, observation in enumerate(observations):
-            self._observation[env] = observation
+        for env, (first, lives) in enumerate(self._call("begin", None)):
+            self._observation[env], self._lives[env] = first, lives
         num_envs = self.spec.num_envs
-        nothing = np.zeros(num_envs, bool)
+        terminated, truncated, ended = (np.zeros(num_envs, bool) for _ in range(3))
+        reward = np.zeros(num_envs, np.float32)
         return TimeStep(
-            self._observation, self._final, np.zeros(num_envs, np.float32), nothing, nothing.copy(), nothing.copy()
+            self._observation, self._final, reward, terminated, truncated, ended, self._lives_of_games(), []
         )
 
     def step(self, action: Array) -> TimeStep:
@@ -128,8 +131,11 @@ class LockstepVector:
             else:
                 self._final[env], self._observation[env] = outcome.observation, first
                 episodes.append(EpisodeEnd(env, end[0], end[1], end[1] * self.spec.action_repeat))
-        lives = self._lives if self.spec.family == "atari" else None
+        lives = self._lives_of_games()
         return TimeStep(self._observation, self._final, reward, terminated, truncated, ended, lives, episodes)
+
+    def _lives_of_games(self) -> Array | None:
+        return self._lives if self.spec.family == "atari" else None
 
     def render(self) -> Array:
         """The picture of environment 0."""
@@ -186,6 +192,8 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(child, makers), daemon=True)
         self._process.start()
         child.close()
+        # Python waits for its children when it leaves, and a worker waits for orders: someone must end it first.
+        atexit.register(self.close)
 
     def send(self, method: str, arguments: list[Any] | None) -> None:
         try:
@@ -215,12 +223,14 @@ class _Worker:
         )
 
     def close(self) -> None:
-        try:
+        atexit.unregister(self.close)
+        with contextlib.suppress(OSError):  # it may be gone already
             self._pipe.send(("close", None))
-        except (BrokenPipeError, OSError):
-            self._process.terminate()  # it is gone or going already
-        self._process.join(timeout=5)
         self._pipe.close()
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()  # it ignores a milder signal
+            self._process.join()
 
 
 def _serve(pipe: Connection, makers: Sequence[Callable[[], SingleEnv]]) -> None:
@@ -243,5 +253,7 @@ def _serve(pipe: Connection, makers: Sequence[Callable[[], SingleEnv]]) -> None:
             else:
                 result = [_apply(slot, method, arguments and arguments[i]) for i, slot in enumerate(slots)]
             pipe.send((True, result))
+        except BrokenPipeError:  # nobody waits for the answer
+            return
         except Exception as error:  # whatever it is, the main process tells the person
             pipe.send((False, f"{type(error).__name__}: {error}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rlkit.core.errors import ConfigError, nearest
@@ -10,18 +10,18 @@ from rlkit.core.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class AtariProtocol:
-    """How a game is played and how its episodes end."""
+    """How a game is played and how its episodes end. Settings that are the same in every protocol cannot be changed."""
 
     name: str
     sticky: float  # probability, per frame, that the previous executed action is repeated
     noop_min: int  # no-ops at the start of an episode, uniform in noop_min..noop_max
     noop_max: int
     life_loss: Literal["ignore", "terminate"]  # "terminate" sets terminated without a reset
-    fire_reset: bool = False
+    fire_reset: bool = field(default=False, init=False)
     frame_skip: int = 4
-    max_last_two_frames: bool = True
-    colour: str = "ALE palette luminance, before the maximum"
-    resize: str = "area, 84x84"
+    max_last_two_frames: bool = field(default=True, init=False)
+    colour: str = field(default="ALE palette luminance, before the maximum", init=False)
+    resize: str = field(default="area, 84x84", init=False)
     stack: int = 4
     stack_padding: Literal["zero", "repeat"] = "zero"
     full_action_space: bool = False

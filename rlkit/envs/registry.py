@@ -18,6 +18,9 @@ FAMILIES: dict[str, Literal["atari", "dmc", "gym", "tiny"]] = {
     "tiny": "tiny",
 }
 
+# Known by name, because making one of each to look at its actions takes seconds.
+_CONTINUOUS_GYM = ("Pendulum", "MountainCarContinuous", "LunarLanderContinuous", "BipedalWalker", "CarRacing")
+
 
 def family_of(env_id: str) -> Literal["atari", "dmc", "gym", "tiny"]:
     """The family of an id. Raises ConfigError with the nearest id."""
@@ -45,12 +48,14 @@ def list_envs(word: str = "") -> list[tuple[str, str, str]]:
 
     from rlkit.envs import atari, dmc, tiny
 
-    rows = [(f"ALE/{game}-v5", "discrete", "machado") for game in atari.games()]
+    rows = [(game, "discrete", "machado") for game in atari.games()]
     rows += [(task, "continuous", "action repeat 2") for task in dmc.task_ids()]
     for gym_id, entry in gym.registry.items():
         point = str(entry.entry_point)
-        if point.startswith(("gymnasium.envs.classic_control", "gymnasium.envs.box2d", "gymnasium.envs.mujoco")):
-            rows.append((f"gym/{gym_id}", "see its page", "its own"))
+        if point.startswith("gymnasium.envs.mujoco") or gym_id.startswith(_CONTINUOUS_GYM):
+            rows.append((f"gym/{gym_id}", "continuous", "its own"))
+        elif point.startswith(("gymnasium.envs.classic_control", "gymnasium.envs.box2d")):
+            rows.append((f"gym/{gym_id}", "discrete", "its own"))
     rows += [(f"tiny/{name}", _kind(tiny.spaces(name)[1]), "a probe with known values") for name in tiny.NAMES]
     return [row for row in rows if word.lower() in row[0].lower()]
 
@@ -83,10 +88,19 @@ def make(
     Raises ConfigError for an unknown id and for an option that the family does not have.
     """
     family = family_of(env_id)
-    if num_envs < 1:
-        raise ConfigError(
-            f"env.num_envs is {num_envs}", why="at least one environment must run", fix="--env.num_envs 1"
-        )
+    least = {"num_envs": 1, "workers": 0, "action_repeat": 1, "stack": 1, "episode_cap": 1}
+    values = {
+        "num_envs": num_envs,
+        "workers": workers,
+        "action_repeat": action_repeat,
+        "stack": stack,
+        "episode_cap": episode_cap,
+    }
+    for key, value in values.items():
+        _allow(key, value, value is None or value >= least[key], f"an integer, {least[key]} or more", least[key])
+    _allow("sticky", sticky, sticky is None or 0.0 <= sticky <= 1.0, "a probability, 0 to 1", 0.25)
+    _allow("backend", backend, backend in ("exact", "fast"), "exact, fast", "exact")
+    _allow("observation", observation, observation in ("state", "pixels"), "state, pixels", "state")
     atari_only = {"protocol": protocol, "sticky": sticky, "episode_cap": episode_cap}
     given = [key for key, value in atari_only.items() if value is not None]
     given += ["full_action_space"] if full_action_space else []
@@ -141,6 +155,11 @@ def make(
     return _make_tiny(env_id, seeds, name, num_envs, workers, 1 if stack is None else stack)
 
 
+def _allow(key: str, value: object, holds: bool, allowed: str, example: object) -> None:
+    if not holds:
+        raise ConfigError(f"env.{key} is {value}", why=f"allowed: {allowed}", fix=f"--env.{key} {example}")
+
+
 def _refuse(env_id: str, keys: list[str], what: str) -> None:
     if keys:
         raise ConfigError(
@@ -173,6 +192,7 @@ def _make_tiny(env_id: str, seeds: SeedTree, name: str, num_envs: int, workers: 
             fix="rlkit envs tiny lists them",
         )
     space, action_space = tiny.spaces(probe)
-    spec = EnvSpec(env_id, "tiny", space, action_space, num_envs, 1, stack, "zero", None, True, {"name": "tiny"})
+    cap = tiny.EPISODE_CAPS.get(probe)
+    spec = EnvSpec(env_id, "tiny", space, action_space, num_envs, 1, stack, "zero", cap, True, {"name": "tiny"})
     makers = [partial(tiny.make_tiny, probe, seeds.sequence(name, i)) for i in range(num_envs)]
     return LockstepVector(spec, makers, workers)

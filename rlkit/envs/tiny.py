@@ -117,6 +117,7 @@ _TABLE: dict[str, tuple[gym.spaces.Box, gym.Space[Any], Any, Any, Any]] = {
     ),
 }
 NAMES = tuple(_TABLE)
+EPISODE_CAPS = {"forever": 5, "pixels": 40}  # steps; the others never truncate
 
 
 def spaces(name: str) -> tuple[gym.spaces.Box, gym.Space[Any]]:
