@@ -253,7 +253,7 @@ def _serve(pipe: Connection, makers: Sequence[Callable[[], SingleEnv]]) -> None:
             else:
                 result = [_apply(slot, method, arguments and arguments[i]) for i, slot in enumerate(slots)]
             pipe.send((True, result))
-        except BrokenPipeError:  # nobody waits for the answer
+        except (BrokenPipeError, ConnectionResetError):  # nobody waits for the answer
             return
         except Exception as error:  # whatever it is, the main process tells the person
             pipe.send((False, f"{type(error).__name__}: {error}"))

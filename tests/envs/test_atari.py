@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import ale_py
 import cv2
 import numpy as np
 import pytest
@@ -43,7 +44,9 @@ def test_backends_agree_frame_by_frame(game):
     exact = make_exact(f"ALE/{game}-v5", PLAIN, 2, SeedTree(0), "env", 0)
     fast = AtariFast(f"ALE/{game}-v5", PLAIN, 2, SeedTree(0), "env", 2)
     assert exact.spec.action_space == fast.spec.action_space
-    np.testing.assert_array_equal(exact.reset().observation, fast.reset().observation)
+    first, same = exact.reset(), fast.reset()
+    np.testing.assert_array_equal(first.observation, same.observation)
+    np.testing.assert_array_equal(first.lives, same.lives)
     rng, ends = np.random.default_rng(1), 0
     for _ in range(700):
         action = rng.integers(exact.spec.action_space.n, size=2)
@@ -54,6 +57,31 @@ def test_backends_agree_frame_by_frame(game):
         ends += len(one.episodes)
     assert ends > 0 or game == "Pong"
     fast.close()
+
+
+def test_final_frame_of_a_game_that_ends_inside_the_skip():
+    """Against the emulator alone; the loop looks for a game whose last skip is short."""
+    ale = ale_py.ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(ale_py.roms.get_rom_path("breakout"))
+    legal = ale.getMinimalActionSet()
+    env = make_exact("ALE/Breakout-v5", PLAIN, 1, SeedTree(0), "env", 0)
+    env.reset()
+    rng, frames_of_last_skip = np.random.default_rng(2), set()
+    while not frames_of_last_skip & {1, 2, 3}:
+        action, screens = rng.integers(4), []
+        for _ in range(4):
+            ale.act(legal[action])
+            screens.append(ale.getScreenGrayscale())
+            if ale.game_over():
+                break
+        step = env.step(np.array([action]))
+        assert step.ended[0] == ale.game_over()
+        if step.ended[0]:
+            before = screens[2] if len(screens) > 3 else np.zeros_like(screens[-1])
+            np.testing.assert_array_equal(step.final_observation[0], resize(screens[-1], before))
+            frames_of_last_skip.add(len(screens))
+            ale.reset_game()
 
 
 def test_final_frame_is_the_true_last_picture():
@@ -109,6 +137,17 @@ def test_no_ops_are_in_range_and_sticky_actions_stick():
         env.reset()
         observations.append(np.stack([env.step(np.array([2 + i % 2])).observation[0].copy() for i in range(60)]))
     assert (observations[0] != observations[1]).any()
+
+
+def test_fast_backend_goes_on_with_its_random_numbers_after_a_reset():
+    options = {"protocol": "nature", "backend": "fast", "workers": 1}
+    env, again = (make("ALE/Freeway-v5", seeds=SeedTree(0), **options) for _ in "ab")  # cars move during no-ops
+    starts = [env.reset().observation.copy() for _ in range(6)]
+    assert len({start.tobytes() for start in starts}) > 1
+    for start in starts:
+        np.testing.assert_array_equal(start, again.reset().observation)
+    env.close()
+    again.close()
 
 
 def test_fast_backend_refuses_to_be_stored():

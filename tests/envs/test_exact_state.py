@@ -1,17 +1,22 @@
 """Run k steps, save, go on; a new object that loads the state goes on identically."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from rlkit.core.errors import EnvError
 from rlkit.core.seeding import SeedTree
+from rlkit.envs.lockstep import LockstepVector
 from rlkit.envs.registry import make
+from rlkit.envs.spec import EnvSpec
 from rlkit.training.tree_files import load_tree, save_tree
 
 DMC = ["walker-walk", "cheetah-run", "reacher-hard", "finger-turn_hard", "fish-swim", "point_mass-hard", "humanoid-run"]
 CONTROL = ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "Acrobot-v1", "MountainCarContinuous-v0"]
-MUJOCO = ["HalfCheetah-v5", "Hopper-v5", "Reacher-v5"]
+MUJOCO = ["HalfCheetah-v5", "Hopper-v5", "Reacher-v4", "Ant-v5", "Humanoid-v5"]  # the last three read old positions
 CASES = [(f"dmc/{task}", {}) for task in DMC]
 CASES += [(f"gym/{name}", {"num_envs": 2}) for name in CONTROL + MUJOCO]
 CASES += [("tiny/pixels", {"num_envs": 2}), ("tiny/match", {}), ("dmc/cartpole-swingup", {"num_envs": 3, "workers": 2})]
@@ -89,10 +94,62 @@ class UnknownBox(gym.Env):
         return np.ones(2), 1.0, False, False, {}
 
 
+def test_leaving_without_close_ends_the_workers():
+    """Python joins its children at exit; a worker that ignores signals and waits for orders would hold it for ever."""
+    code = """
+from rlkit.core.seeding import SeedTree
+from rlkit.envs.registry import make
+if __name__ == "__main__":
+    env = make("tiny/pixels", seeds=SeedTree(0), num_envs=2, workers=1)
+    env.reset()
+    1 / 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "ZeroDivisionError" in done.stderr
+
+
+class Failing:
+    lives = 0
+
+    def reset(self):
+        raise ValueError("no such level")
+
+    def close(self):
+        pass
+
+
+def test_an_error_in_a_worker_is_told():
+    space = gym.spaces.Box(0.0, 1.0, (1,), np.float32)
+    spec = EnvSpec("tiny/failing", "tiny", space, gym.spaces.Discrete(2), 1, 1, 1, "zero", None, True)
+    env = LockstepVector(spec, [Failing], workers=1)
+    with pytest.raises(EnvError, match="ValueError: no such level"):
+        env.reset()
+    env.close()
+
+
+def test_workers_import_no_torch():
+    """Each would cost a second and 190 MB."""
+    modules = "rlkit.envs.registry, rlkit.envs.atari, rlkit.envs.dmc, rlkit.envs.gym, rlkit.envs.tiny"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules and 'dm_control' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Counting(gym.Wrapper):
+    """A wrapper with a state of its own."""
+
+
+def test_an_unknown_wrapper_is_not_called_exact():
+    classic = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
+    gym.register("Wrapped-v0", classic, additional_wrappers=(Counting.wrapper_spec(),))
+    env = make("gym/Wrapped-v0", seeds=SeedTree(0))
+    assert env.spec.exact is False
+    assert env.spec.protocol["not_exact"].startswith("wrapper Counting")
+
+
 def test_an_unknown_family_is_not_called_exact():
     gym.register("UnknownBox-v0", entry_point=UnknownBox)
     env = make("gym/UnknownBox-v0", seeds=SeedTree(0))
     assert env.spec.exact is False
     assert env.reset().observation.dtype == np.float32
-    with pytest.raises(EnvError, match="not one of the families"):
+    with pytest.raises(EnvError, match="not one of those"):
         env.state_dict()

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlkit.core.errors import ConfigError
+from rlkit.core.errors import ConfigError, EnvError
 from rlkit.core.seeding import SeedTree
 from rlkit.core.timestep import TimeStep
 from rlkit.envs.registry import family_of, list_envs, make
 from rlkit.envs.stacking import FrameStacker
+from rlkit.envs.tiny import NAMES
 
 
 def test_truncation_is_not_termination():
@@ -48,6 +49,15 @@ def test_control_suite_episode_is_500_decisions_and_truncates():
     assert step.truncated[0]
     assert not step.terminated[0]
     assert (step.episodes[0].length, step.episodes[0].frames) == (500, 1000)
+
+
+def test_an_unstable_simulation_is_an_error_that_says_so():
+    env = make("dmc/cartpole-balance", seeds=SeedTree(0))
+    env.reset()
+    physics = env._slots[0].env._env.physics
+    physics.data.qvel[:] = np.nan
+    with pytest.raises(EnvError, match="become unstable"):
+        env.step(np.zeros((1, 1), np.float32))
 
 
 def test_action_repeat_sums_rewards():
@@ -122,7 +132,15 @@ def test_stacker_equals_a_list_of_frames(stack, padding, ends):
         ("dmc/walker-walk", {"observation": "pixels"}, ["--env.observation state"]),
         ("dmc/walker-walk", {"stack": 3}, ["env.stack"]),
         ("tiny/pixels", {"action_repeat": 2}, ["env.action_repeat"]),
-        ("tiny/pixels", {"num_envs": 0}, ["env.num_envs is 0"]),
+        ("tiny/pixels", {"num_envs": 0}, ["env.num_envs is 0", "1 or more"]),
+        ("tiny/pixels", {"workers": -1}, ["env.workers is -1", "0 or more"]),
+        ("dmc/walker-walk", {"action_repeat": 0}, ["env.action_repeat is 0", "1 or more"]),
+        ("ALE/Pong-v5", {"stack": 0}, ["env.stack is 0", "1 or more"]),
+        ("ALE/Pong-v5", {"episode_cap": 0}, ["env.episode_cap is 0", "1 or more"]),
+        ("ALE/Pong-v5", {"sticky": 1.5}, ["env.sticky is 1.5", "0 to 1"]),
+        ("ALE/Pong-v5", {"backend": "quick"}, ["env.backend is quick", "exact, fast"]),
+        ("gym/CartPole-v1", {"observation": "pixel"}, ["env.observation is pixel", "state, pixels"]),
+        ("dmc/lqr-lqr_2_1", {}, ["without bounds", "rlkit envs dmc"]),
         ("ALE/Pong-v5", {"protocol": "natur"}, ["Did you mean 'nature'"]),
         ("gym/Blackjack-v1", {}, ["Tuple observation"]),
     ],
@@ -139,6 +157,23 @@ def test_lists_hold_every_family():
     assert {family_of(row[0]) for row in rows} == {"atari", "dmc", "gym", "tiny"}
     assert [row[0] for row in list_envs("walker-w")] == ["dmc/walker-walk"]
     assert sum(row[0].startswith("ALE/") for row in rows) > 100
+    assert "ALE/TicTacToe3D-v5" in [row[0] for row in rows]  # as ale-py spells it
+    kinds = {row[0]: row[1] for row in rows if row[0].startswith("gym/")}
+    for env_id in ("gym/CartPole-v1", "gym/Pendulum-v1", "gym/MountainCarContinuous-v0", "gym/HalfCheetah-v5"):
+        space = make(env_id, seeds=SeedTree(0)).spec.action_space
+        assert kinds[env_id] == ("discrete" if isinstance(space, gym.spaces.Discrete) else "continuous")
+
+
+@pytest.mark.parametrize("probe", NAMES)
+def test_declared_caps_of_probes_are_the_true_ones(probe):
+    env = make(f"tiny/{probe}", seeds=SeedTree(0))
+    env.reset()
+    truncated = []
+    for i in range(200):
+        action = np.zeros((1, 1), np.float32) if probe == "match" else np.array([i % 2])  # to and fro: never a border
+        step = env.step(action)
+        truncated += [end.length for end in step.episodes if step.truncated[0]]
+    assert set(truncated) == ({env.spec.episode_cap} if env.spec.episode_cap else set())
 
 
 def in_python(code, **environment):
@@ -161,6 +196,21 @@ except EnvError as error:
     done = in_python(code, MUJOCO_GL="disabled", PYOPENGL_PLATFORM="")
     for part in ("osmesa: ", "nonsense: ", "libegl1", "export", "--env.observation state", " 3"):
         assert part in done.stdout, done.stdout + done.stderr
+
+
+def test_the_task_that_cannot_begin_without_gl_says_what_to_install():
+    code = """
+import rlkit.envs.rendering as rendering
+from rlkit.core.errors import EnvError
+from rlkit.core.seeding import SeedTree
+from rlkit.envs.registry import make
+rendering.BACKENDS = ("nonsense",)
+try:
+    make("dmc/quadruped-escape", seeds=SeedTree(0))
+except EnvError as error:
+    print(error)
+"""
+    assert "install libegl1" in in_python(code, MUJOCO_GL="disabled").stdout
 
 
 def test_gl_set_too_late_says_so():
