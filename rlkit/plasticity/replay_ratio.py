@@ -37,10 +37,14 @@ class UpdateSchedule:
         self._owed -= whole
         return whole
 
+    def wait_until(self, env_steps: int) -> None:
+        """No gradient step before `env_steps`: for a run that goes on with an empty replay."""
+        self._learning_starts, self._owed = env_steps, Fraction(0)
+
     def state_dict(self) -> State:
-        """The fraction still owed."""
-        return {"owed": str(self._owed)}
+        """The fraction still owed, and when learning starts."""
+        return {"owed": str(self._owed), "learning_starts": self._learning_starts}
 
     def load_state_dict(self, state: State) -> None:
         """Continue a stored account."""
-        self._owed = Fraction(state["owed"])
+        self._owed, self._learning_starts = Fraction(state["owed"]), state["learning_starts"]

@@ -124,6 +124,8 @@ class Experiment:
         self.schedule.load_state_dict(state["schedule"])
         self.log.load_state_dict(state["log"])
         load_generator_state(self._rng, state["random_actions"])
+        if not with_replay:
+            self.schedule.wait_until(self.env_steps + self.config.learning_starts)
         if state["env"] is not None:
             self.env.load_state_dict(state["env"])
             self.stacker.load_state_dict(state["stacker"])
@@ -271,9 +273,17 @@ class Trainer:
         experiment, config = self._experiment, self._config
         step, state, segments, torn = self._checkpoints.load()
         with_replay = bool(segments)
-        if with_replay:
-            self._checkpoints.load_replay(segments, experiment.replay, state["replay"])
-        experiment.load_state_dict(state, with_replay=with_replay)
+        try:
+            if with_replay:
+                self._checkpoints.load_replay(segments, experiment.replay, state["replay"])
+            experiment.load_state_dict(state, with_replay=with_replay)
+        except KeyError as error:
+            raise ResumeError(
+                f"checkpoints/{step} has no {error}",
+                why="it was written by another version of rlkit; its files are whole",
+                fix="resume with the version that versions.json names, or start a new run",
+                see="docs/run_folder.md",
+            ) from error
         self._checkpoints.discard_after(step)
         self._folder.cut_after(step)
         self._last_checkpoint = step
@@ -294,7 +304,7 @@ def _exactness(experiment: Experiment, config: RunConfig) -> tuple[bool, str]:
     if not experiment.env.spec.exact:
         return False, f"the {config.env.backend} backend of {config.env.id} cannot store its state: episodes start anew"
     if not config.checkpoint.replay:
-        return False, "checkpoint.replay is false: the replay starts empty"
+        return False, "checkpoint.replay is false: the replay starts empty and is filled for learning_starts steps"
     if config.device != "cpu":
         return False, f"kernels on {config.device} are not all deterministic"
     return True, "environment, replay, agent and every random stream continue"

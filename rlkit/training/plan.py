@@ -101,16 +101,17 @@ def make_plan(config: RunConfig, runs_dir: Path, *, measure: bool) -> Plan:
 
 def _measure_seconds(config: RunConfig, budget_s: float = 1.0) -> float:
     """Wall time of the whole run, extrapolated from real steps before and after learning starts."""
+    window = config.replay.n_step + 2  # locksteps until the first row is usable
     small = replace(
         config,
-        learning_starts=0,
+        learning_starts=window * config.env.num_envs,
         random_steps=0,
-        replay=replace(config.replay, capacity=min(config.replay.capacity, 64 * config.env.num_envs)),
+        replay=replace(config.replay, capacity=min(config.replay.capacity, (window + 64) * config.env.num_envs)),
     )
     experiment = Experiment(small)
     idle = Experiment(replace(small, learning_starts=config.env_steps))
     try:
-        acting, learning = _seconds_per_step(idle, budget_s), _seconds_per_step(experiment, budget_s)
+        acting, learning = (_seconds_per_step(each, window + 8, budget_s) for each in (idle, experiment))
     finally:
         experiment.close()
         idle.close()
@@ -118,9 +119,9 @@ def _measure_seconds(config: RunConfig, budget_s: float = 1.0) -> float:
     return warm_up * acting + (config.env_steps - warm_up) * learning
 
 
-def _seconds_per_step(experiment: Experiment, budget_s: float) -> float:
+def _seconds_per_step(experiment: Experiment, warm_up: int, budget_s: float) -> float:
     num_envs = experiment.env.spec.num_envs
-    for _ in range(8):  # first calls allocate and compile; replay needs rows with a next frame
+    for _ in range(warm_up):  # first calls allocate and compile
         experiment.step()
     before, start = experiment.env_steps, time.perf_counter()
     while time.perf_counter() - start < budget_s or experiment.env_steps - before < num_envs:

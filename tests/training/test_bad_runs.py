@@ -85,6 +85,20 @@ def test_a_missing_segment_is_a_torn_checkpoint(tmp_path):
         resume(run, config("dqn-gym", env_steps=120))
 
 
+def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path):
+    """Older versions stored less: here the schedule is not in the file, whose checksum is right."""
+    settings = config("dqn-gym", env_steps=100)
+    assert train(settings, tmp_path) == 0
+    run = only_run(tmp_path)
+    store = CheckpointStore(run / "checkpoints", 2)
+    step, state, _, _ = store.load()
+    del state["schedule"]
+    store.save(step + 1, state, None)
+    with pytest.raises(ResumeError, match="has no 'schedule'") as caught:
+        resume(run, replace(settings, env_steps=200))
+    assert "another version of rlkit" in str(caught.value)
+
+
 def test_without_replay_the_run_says_that_it_is_not_bit_exact(tmp_path, capsys):
     settings = config("dqn-gym", env_steps=200, checkpoint__replay=False)
     assert train(settings, tmp_path) == 0
@@ -92,7 +106,10 @@ def test_without_replay_the_run_says_that_it_is_not_bit_exact(tmp_path, capsys):
     assert not (run / "checkpoints" / "segments").exists()
     assert resume(run, replace(settings, env_steps=400)) == 0
     assert "bit-exact: no (checkpoint.replay is false" in capsys.readouterr().out
-    assert RunFolder(run).lines("metrics")[-1]["step"] == 400
+    lines = RunFolder(run).lines("metrics")
+    assert lines[-1]["step"] == 400
+    # Without rows there is nothing to learn from until learning_starts steps have been taken again.
+    assert lines[-1]["updates"] == (200 - settings.learning_starts + 200 - settings.learning_starts) // 2
 
 
 def test_a_crashed_process_shows_as_crashed(tmp_path):
@@ -114,8 +131,9 @@ def test_a_torn_last_line_of_a_log_is_ignored(tmp_path):
     assert folder.lines("metrics") == whole
 
 
-def test_the_plan_counts_what_the_run_then_does(tmp_path):
-    settings = config("dqn-gym", replay_ratio="1/3")
+@pytest.mark.parametrize("n_step", [1, 5])
+def test_the_plan_counts_what_the_run_then_does(n_step, tmp_path):
+    settings = config("dqn-gym", replay_ratio="1/3", replay__n_step=n_step)
     plan = make_plan(settings, tmp_path, measure=True)
     experiment = Experiment(settings)
     steps(experiment, settings.env_steps)
