@@ -29,7 +29,7 @@ class ReplayConfig:
     """What is kept, and who draws from it."""
 
     capacity: int = 1_000_000  # rows of all environments together
-    sampler: str = "uniform"
+    sampler: str = "uniform"  # rlkit/replay/samplers; its own settings are --sampler.NAME
     batch_size: int = 256
     n_step: int = 1
     gamma: float = 0.99
@@ -68,6 +68,7 @@ class RunConfig:
 
     agent: Any  # the algorithm's own dataclass
     network: Any  # likewise
+    sampler: Any  # the dataclass of the sampler that replay.sampler names
     algorithm: str = "dqn"
     name: str = "dqn"  # what was typed: the YAML in configs/
     seed: int = 0

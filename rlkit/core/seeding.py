@@ -6,6 +6,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from rlkit.core.errors import ResumeError
 from rlkit.core.typing import IntArray, State
@@ -61,19 +62,28 @@ def splitmix64(x: int) -> int:
 
 
 class CounterStream:
-    """Draw number q is splitmix64(splitmix64(seed) ^ q): the same for ever, on every machine and numpy version."""
+    """Draw number q is splitmix64(splitmix64(seed) ^ q): the same for ever, on every machine and numpy version.
+
+    A kernel draws by itself from `key` at `counter` (core/kernels.py) and writes the counter back.
+    """
 
     def __init__(self, seed: int) -> None:
-        self._seed, self._key, self._counter = seed, splitmix64(seed & _MASK), 0
+        self._seed = seed
+        self.key = np.uint64(splitmix64(seed & _MASK))
+        self.counter = 0  # q of the next draw
 
     def words(self, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         """The next `count` 64-bit words."""
-        q = np.arange(self._counter, self._counter + count, dtype=np.uint64)
-        self._counter += count
-        x = (np.uint64(self._key) ^ q) + np.uint64(_GOLDEN)
+        q = np.arange(self.counter, self.counter + count, dtype=np.uint64)
+        self.counter += count
+        x = (self.key ^ q) + np.uint64(_GOLDEN)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX_1)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX_2)
         return x ^ (x >> np.uint64(31))
+
+    def units(self, count: int) -> npt.NDArray[np.float64]:
+        """`count` floats in [0, 1): the upper 53 bits of a word."""
+        return (self.words(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def integers(self, high: int, count: int) -> IntArray:
         """`count` integers in [0, high), floor(h * high / 2^64) exactly; high < 2^32."""
@@ -88,7 +98,7 @@ class CounterStream:
 
     def state_dict(self) -> State:
         """Seed and counter."""
-        return {"seed": self._seed, "counter": self._counter}
+        return {"seed": self._seed, "counter": self.counter}
 
     def load_state_dict(self, state: State) -> None:
         """Continue a stored stream; refuses another seed."""
@@ -98,4 +108,4 @@ class CounterStream:
                 why=f"stored {state['seed']}, this run {self._seed}",
                 fix="resume with the seed of the stored run",
             )
-        self._counter = int(state["counter"])
+        self.counter = int(state["counter"])

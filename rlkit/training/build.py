@@ -52,7 +52,7 @@ def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> ReplayBuff
         observation_dtype=space.dtype,
         action_shape=action_shape,
         action_dtype=action_dtype,
-        sampler=samplers.make(settings.sampler, capacity, seeds.integer("sampler")),
+        sampler=samplers.make(settings.sampler, capacity, seeds.integer("sampler"), config.sampler),
         stack=spec.stack,
         stack_padding=spec.stack_padding,
         reward_clip=settings.reward_clip,

@@ -12,10 +12,11 @@ from typing import Any
 
 from rlkit.agents.registry import find, names
 from rlkit.configs.parse import Layer, Setting, build, difference, flag_layer, read_file
-from rlkit.configs.schema import RunConfig
+from rlkit.configs.schema import ReplayConfig, RunConfig
 from rlkit.configs.shipped import read_named
 from rlkit.core.errors import ConfigError, ResumeError
 from rlkit.envs.registry import family_of
+from rlkit.replay import samplers
 
 _SHORT = {"env": "env.id"}
 
@@ -49,24 +50,31 @@ def resolve_with_origins(
         layers.append(read_file(config_file))
     chosen = {"name": Setting(agent, "AGENT"), "env.id": Setting(env_id, "--env")}
     layers += [flag_layer({_SHORT.get(key, key): value for key, value in flags.items()}), chosen]
-    algorithm = find(next(layer["algorithm"].value for layer in reversed(layers) if "algorithm" in layer))
-    config = build(RunConfig, layers, {"agent": algorithm.config, "network": algorithm.network})
+    config = _build(layers)
     return config, {key: setting.origin for layer in layers for key, setting in layer.items()}
 
 
 def load_config(path: Path) -> RunConfig:
     """The settings in the config.yaml of a run folder."""
-    layer = read_file(path)
-    algorithm = find(layer["algorithm"].value)
-    return build(RunConfig, [layer], {"agent": algorithm.config, "network": algorithm.network})
+    return _build([read_file(path)])
 
 
 def with_flags(path: Path, flags: Mapping[str, Any]) -> RunConfig:
     """The settings of a run folder's config.yaml with `flags` over them."""
-    layer = read_file(path)
-    algorithm = find(layer["algorithm"].value)
-    parts = {"agent": algorithm.config, "network": algorithm.network}
-    return build(RunConfig, [layer, flag_layer(flags)], parts)
+    return _build([read_file(path), flag_layer(flags)])
+
+
+def _build(layers: list[Layer]) -> RunConfig:
+    """The settings of `layers`; the algorithm and the sampler that they name say which dataclasses those parts have."""
+    algorithm = find(_last(layers, "algorithm"))
+    sampler = samplers.find(str(_last(layers, "replay.sampler", ReplayConfig.sampler)))
+    return build(
+        RunConfig, layers, {"agent": algorithm.config, "network": algorithm.network, "sampler": sampler.config}
+    )
+
+
+def _last(layers: list[Layer], key: str, default: Any = None) -> Any:
+    return next((layer[key].value for layer in reversed(layers) if key in layer), default)
 
 
 # What a resumed run may change without becoming another run.

@@ -147,6 +147,6 @@ def test_resume_rules():
 
 def test_layers_need_not_be_ordered_by_hand():
     layers = [read_layer("seed: 1\nthreads: 4", "a"), flag_layer({"seed": "2"})]
-    parts = {"agent": type(resolve("dqn", "tiny/one").agent), "network": type(resolve("dqn", "tiny/one").network)}
+    parts = {part: type(getattr(resolve("dqn", "tiny/one"), part)) for part in ("agent", "network", "sampler")}
     config = build(RunConfig, layers, parts)
     assert (config.seed, config.threads) == (2, 4)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlkit.core.errors import ConfigError, ResumeError, nearest
+from rlkit.core.kernels import below, unit, word
 from rlkit.core.seeding import CounterStream, SeedTree, generator_state, load_generator_state, splitmix64
 from rlkit.core.shapes import check_shapes
 
@@ -23,6 +24,16 @@ def test_counter_stream_equals_big_integers(seed, high, skip):
     drawn = stream.integers(high, 5)
     key = splitmix64(seed)
     assert drawn.tolist() == [splitmix64(key ^ q) * high >> 64 for q in range(skip, skip + 5)]
+
+
+def test_kernels_draw_what_the_stream_draws():
+    stream = CounterStream(7)
+    words, numbers = stream.words(200), [np.uint64(q) for q in range(200)]
+    assert [word(stream.key, q) for q in numbers] == words.tolist()
+    stream.counter = 0
+    assert [below(h, 12345) for h in words] == stream.integers(12345, 200).tolist()
+    stream.counter = 0
+    assert [unit(h) for h in words] == stream.units(200).tolist()
 
 
 def test_counter_stream_resumes_and_refuses_another_seed():

@@ -8,6 +8,7 @@ import torch
 
 from rlkit.configs.parse import flatten
 from rlkit.core.errors import RlkitError
+from rlkit.replay.samplers import SAMPLERS
 from rlkit.training.experiment import train
 from rlkit.training.resolve import resolve
 from rlkit.training.run_folder import RunFolder
@@ -55,6 +56,7 @@ CHANGES = {
     "replay.n_step": ("dqn", "tiny/pixels", {}, 2),
     "replay.gamma": ("dqn", "tiny/pixels", {}, 0.9),
     "replay.reward_clip": ("dqn", "tiny/pixels", {}, 0.5),
+    "uniform sampler.replacement": ("dqn", "tiny/pixels", {"replay.batch_size": 30, "learning_starts": 60}, False),
     "evaluation.period": ("dqn", "tiny/pixels", {}, 60),
     "evaluation.episodes": ("dqn", "tiny/pixels", {}, 3),
     "evaluation.epsilon": ("dqn", "tiny/pixels", {}, 1.0),
@@ -88,11 +90,12 @@ CHANGES = {
 
 
 def all_keys():
-    """Every field there is, with the agent's name before those that belong to an algorithm."""
+    """Every field there is, with the name of the algorithm or sampler before those that belong to it."""
     found = set()
-    for agent in ("dqn", "sac"):
-        keys = flatten(resolve(agent, "tiny/pixels"))
-        found |= {f"{agent} {key}" if key.startswith("agent.") else key for key in keys}
+    for agent, sampler in [("dqn", "uniform"), ("sac", "uniform"), *(("dqn", name) for name in SAMPLERS)]:
+        owner = {"agent": f"{agent} ", "sampler": f"{sampler} "}
+        keys = flatten(resolve(agent, "tiny/pixels", flags={"replay.sampler": sampler}))
+        found |= {owner.get(key.partition(".")[0], "") + key for key in keys}
     return found
 
 
@@ -120,10 +123,13 @@ def outcome(agent, env, settings, folder):
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_changed_field_changes_the_outcome(key, tmp_path):
     agent, env, base, value = CHANGES[key]
+    owner, _, own = key.rpartition(" ")
+    if own.startswith("sampler."):
+        base = {"replay.sampler": owner, **base}
     before = outcome(agent, env, base, tmp_path / "before")
     assert not isinstance(before, str), before
     if key == "env.workers":  # it must NOT change results: it is told by the processes that it starts
-        assert outcome(agent, env, {**base, key.split()[-1]: value}, tmp_path / "after") == before
+        assert outcome(agent, env, {**base, own: value}, tmp_path / "after") == before
         return
-    after = outcome(agent, env, {**base, key.split()[-1]: value}, tmp_path / "after")
+    after = outcome(agent, env, {**base, own: value}, tmp_path / "after")
     assert after != before

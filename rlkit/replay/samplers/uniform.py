@@ -1,23 +1,33 @@
-"""Uniform sampling with replacement: the default, and the oracle of the others."""
+"""Uniform sampling: the default, and the oracle of the others."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from rlkit.core.errors import ReplayError, ResumeError
+from rlkit.core.kernels import below, kernel, word
 from rlkit.core.seeding import CounterStream
 from rlkit.core.typing import FloatArray, IntArray, State
-from rlkit.replay.samplers.sampler import SampleInfo
+from rlkit.replay.samplers.sampler import SampleInfo, batch_too_large, check_slots, check_state, no_usable_row
+
+
+@dataclass(frozen=True)
+class UniformConfig:
+    """Settings of UniformSampler."""
+
+    replacement: bool = True  # False: no row twice in a batch
 
 
 class UniformSampler:
     """Every usable slot with the same probability, independently.
 
-    Slots are drawn from the part of the ring that has been used so far and drawn again where they are not usable, so
-    nothing has to be kept but who lives where.
+    Slots are drawn from the part of the ring that has been used so far and drawn again where they are not usable (or,
+    without replacement, already in the batch), so nothing has to be kept but who lives where.
     """
 
-    def __init__(self, capacity: int, seed: int) -> None:
+    def __init__(self, capacity: int, seed: int, config: UniformConfig = UniformConfig()) -> None:
+        self.capacity, self.config = capacity, config
         self._draw = CounterStream(seed)
         self._uid = np.full(capacity, -1, np.int64)  # row living in each slot; -1 = not usable
         self._usable = 0
@@ -28,6 +38,7 @@ class UniformSampler:
 
     def extend(self, slots: IntArray, uids: IntArray, priority: FloatArray | None = None) -> None:
         """These rows became usable. `priority` is ignored."""
+        check_slots(slots, self.capacity)
         self._usable += int((self._uid[slots] < 0).sum())
         self._uid[slots] = uids
         self._high = max(self._high, int(slots.max(initial=-1)) + 1)
@@ -38,39 +49,61 @@ class UniformSampler:
         self._uid[slots] = -1
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
-        """Slots int64 [B]. Raises ReplayError if no row is usable."""
+        """Slots int64 [B]. Raises ReplayError if no row is usable, or too few are for draws without replacement."""
         if self._usable == 0:
-            raise ReplayError(
-                "replay holds no usable row",
-                why="a row can be drawn once its n-step window is complete; 0 are",
-                fix="collect more steps before the first update (learning_starts)",
-                see="docs/replay.md",
-            )
-        slots = self._draw.integers(self._high, batch_size)
-        uids = self._uid[slots]
-        missing = np.flatnonzero(uids < 0)
-        while missing.size:
-            slots[missing] = self._draw.integers(self._high, missing.size)
-            uids[missing] = self._uid[slots[missing]]
-            missing = missing[uids[missing] < 0]
+            no_usable_row()
+        distinct = not self.config.replacement
+        if distinct and batch_size > self._usable:
+            batch_too_large(batch_size, self._usable, "uniform without replacement")
+        slots, uids = np.empty(batch_size, np.int64), np.empty(batch_size, np.int64)
+        self._draw.counter = draw(self._uid, self._high, distinct, self._draw.key, self._draw.counter, slots, uids)
         return slots, SampleInfo(uid=uids)
 
     def update(self, slots: IntArray, uids: IntArray, priority: FloatArray) -> None:
         """Uniform sampling has no priorities."""
 
+    def metrics(self) -> dict[str, float]:
+        """Nothing of its own."""
+        return {}
+
     def state_dict(self) -> State:
         """Who lives where, and the stream."""
-        return {"kind": "uniform", "uid": self._uid.copy(), "high": self._high, "draw": self._draw.state_dict()}
+        return {
+            "kind": "uniform",
+            "capacity": self.capacity,
+            "uid": self._uid.copy(),
+            "high": self._high,
+            "draw": self._draw.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Refuses another kind, capacity or seed."""
-        if state["kind"] != "uniform" or len(state["uid"]) != len(self._uid):
-            raise ResumeError(
-                "the stored sampler is another one",
-                why=f"stored {state['kind']} of {len(state['uid'])} slots, this is uniform of {len(self._uid)}",
-                fix="resume with the replay settings of the stored run",
-                see="docs/replay.md",
-            )
+        check_state(state, "uniform", self.capacity)
         self._draw.load_state_dict(state["draw"])
         self._uid[:] = state["uid"]
         self._usable, self._high = int((self._uid >= 0).sum()), state["high"]
+
+
+@kernel
+def draw(
+    uid: IntArray, high: int, distinct: bool, key: np.uint64, counter: int, slots: IntArray, uids: IntArray
+) -> int:
+    """Fill `slots` and `uids` [B] in rounds: every place that is still missing draws once a round. The new counter."""
+    missing = len(slots)
+    places = np.arange(missing)
+    taken = {places[0] - 1}  # numba knows the type of a set by an element; -1 is no slot
+    while missing:
+        left = 0
+        for i in range(missing):
+            place = places[i]
+            slot = below(word(key, np.uint64(counter)), high)
+            counter += 1
+            if uid[slot] >= 0 and not (distinct and slot in taken):
+                slots[place], uids[place] = slot, uid[slot]
+                if distinct:
+                    taken.add(slot)
+            else:
+                places[left] = place
+                left += 1
+        missing = left
+    return counter
