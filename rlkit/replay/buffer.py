@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import threading
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +17,11 @@ from torch import Tensor
 from rlkit.core.errors import ConfigError, ReplayError, ResumeError
 from rlkit.core.timestep import TimeStep
 from rlkit.core.typing import Array, State
+from rlkit.replay import ring, windows
 from rlkit.replay.batch import Batch, Window
-from rlkit.replay.samplers.sampler import Sampler
-from rlkit.replay.windows import n_step_returns, stack_rows
+from rlkit.replay.samplers.sampler import SampleInfo, Sampler
 
-_TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32, "int64": torch.int64}
+_SHORT_ROW_BYTES = 1_024  # rows up to here are copied by a kernel, longer ones by torch.index_select
 
 
 def replay_memory_bytes(
@@ -32,18 +36,54 @@ def replay_memory_bytes(
     """Memory of a ReplayBuffer of `capacity` rows with a sampler of 8 bytes a row."""
     observation = int(np.prod(observation_shape)) * np.dtype(observation_dtype).itemsize
     action = int(np.prod(action_shape)) * np.dtype(action_dtype).itemsize
-    return capacity * (observation + action + 4 + 4 + has_lives + 8)
+    return capacity * (observation + action + 4 + 1 + has_lives + 8)
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Zeros that begin at a cache line. numpy asks for huge pages, torch does not; torch aligns, numpy does not.
+
+    Both matter where short rows are read at random: fewer lines a row, fewer pages to look up.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    offset = -raw.ctypes.data % 64
+    return raw[offset : offset + size].view(dtype).reshape(shape)
+
+
+class _Guard:
+    """One thread at a time, and nobody after `closed`: whoever comes in otherwise gets a ReplayError."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._busy = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            raise ReplayError(
+                "another thread is inside this replay",
+                why="rows and samplers change together, so one thread at a time may call in; nothing has been changed",
+                fix="give each writer a buffer of its own, or put a lock around all calls",
+                see="docs/replay.md",
+            )
+        if self.closed:
+            self._busy.release()
+            raise ReplayError(
+                "this replay is closed", why="its memory has been freed", fix="make a new buffer", see="docs/replay.md"
+            )
+
+    def __exit__(self, *error: object) -> None:
+        self._busy.release()
 
 
 class ReplayBuffer:
     """One ring of rows per environment with its own write pointer; flat slot = row * E + environment.
 
     A row stores the observation before its action. An episode of L steps takes L + 1 rows: the last one holds only its
-    true final frame. A row becomes usable (`sampler.extend`) once the row after its n-step window has been written, and
-    stops being so (`sampler.invalidate`) when it, or the history of its stack, is overwritten. Rows never change once
+    true final frame. A row becomes usable (`sampler.extend`) once the row after its window has been written, and stops
+    being so (`sampler.invalidate`) when it, or the history of its stack, is overwritten. Rows never change once
     written. uid = number of the row in its environment * E + environment.
 
-    Not locked: one thread at a time.
+    One thread at a time: a second one that calls in gets a ReplayError and changes nothing.
     """
 
     def __init__(
@@ -61,9 +101,9 @@ class ReplayBuffer:
         reward_clip: float | None = None,
         has_lives: bool = False,
     ) -> None:
-        length, rest = divmod(capacity, num_envs)
-        if rest or length < stack + 2:
-            fits = max(length, stack + 2) * num_envs
+        rows, rest = divmod(capacity, num_envs)
+        if rest or rows < stack + 2:
+            fits = max(rows, stack + 2) * num_envs
             raise ConfigError(
                 f"replay.capacity {capacity} does not fit {num_envs} environments",
                 why=f"one ring per environment: a multiple of {num_envs}, at least {(stack + 2) * num_envs}",
@@ -71,43 +111,55 @@ class ReplayBuffer:
                 see="docs/replay.md",
             )
         self.capacity, self.num_envs, self.sampler = capacity, num_envs, sampler
-        self._length, self._stack, self._padding, self._clip = length, stack, stack_padding, reward_clip
+        self._rows, self._stack, self._padding, self._clip = rows, stack, stack_padding, reward_clip
         self._shape, self._dtype = observation_shape, np.dtype(observation_dtype)
         self._action_shape, self._action_dtype = action_shape, np.dtype(action_dtype)
 
         width = int(np.prod(observation_shape))
         # One more row that stays zero: zero padding of a stack is an index like any other.
-        self._frames = torch.zeros(capacity + 1, width, dtype=_TORCH_TYPES[self._dtype.name])
-        self._frames_np = self._frames.numpy()
-        self._action = torch.zeros(capacity, *action_shape, dtype=_TORCH_TYPES[self._action_dtype.name])
-        self._action_np = self._action.numpy().reshape(length, num_envs, *action_shape)
-        self._reward = np.zeros((length, num_envs), np.float32)
-        self._flags = {
-            name: np.zeros((length, num_envs), bool) for name in ("terminated", "truncated", "first", "final")
-        }
-        self._lives = np.zeros((length, num_envs), np.uint8) if has_lives else None
+        self._frames_np = aligned_zeros((capacity + 1, width), self._dtype)
+        self._frames = torch.from_numpy(self._frames_np)
+        self._action = aligned_zeros((capacity, int(np.prod(action_shape))), self._action_dtype)
+        self._reward = np.zeros(capacity, np.float32)
+        self._flags = np.zeros(capacity, np.uint8)  # bits of ring.py
+        self._lives = np.zeros(capacity if has_lives else 0, np.uint8)
 
-        self.rows_written = np.zeros(num_envs, np.int64)  # W_e: rows that environment e has ever written
-        self._extended = np.zeros(num_envs, np.int64)  # rows before this number have been considered for `extend`
+        self.rows_written = np.zeros(num_envs, np.int64)  # rows that environment e has ever written
+        self._considered = np.zeros(num_envs, np.int64)  # rows before this number have been considered for `extend`
+        self._position = np.zeros(num_envs, np.int64)  # rows from the episode's beginning to that one
         self._starts = np.ones(num_envs, bool)  # the next row of e is the first of an episode
-        self._n_step = 1
-        self._envs = np.arange(num_envs)
-        self._out: dict[tuple[int, int], Tensor] = {}
+        self._window = Window()
+        self._places = np.empty(2 * num_envs, np.int64)
+        self._lost = np.empty(2 * num_envs * (1 + self._history), np.int64)
+        self._outputs: dict[tuple[int, Window, bool, int], _Output] = {}
+        self._guard = _Guard()
 
     def __len__(self) -> int:
         """Rows stored now, final frames included."""
-        return int(np.minimum(self.rows_written, self._length).sum())
+        return int(np.minimum(self.rows_written, self._rows).sum())
 
     @property
     def bytes_per_row(self) -> float:
         """Memory of one row without the sampler's."""
-        arrays = [self._reward, *self._flags.values()] + ([] if self._lives is None else [self._lives])
-        tensors = self._frames.nbytes + self._action.nbytes
-        return (tensors + sum(array.nbytes for array in arrays)) / self.capacity
+        columns = (self._frames, self._action, self._reward, self._flags, self._lives)
+        return sum(column.nbytes for column in columns) / self.capacity
 
     def oldest_row(self, env: int) -> int:
         """Number of the oldest row of `env` that is still there."""
-        return max(0, int(self.rows_written[env]) - self._length)
+        return max(0, int(self.rows_written[env]) - self._rows)
+
+    def close(self) -> None:
+        """Free the memory; what is called after this raises ReplayError."""
+        with self._guard:
+            self._guard.closed = True
+            self._outputs.clear()
+            self._frames_np = np.empty((0, 0), self._dtype)
+            self._frames = torch.from_numpy(self._frames_np)
+
+    @property
+    def _history(self) -> int:
+        """Rows before a start that its stack and burn-in need."""
+        return self._stack - 1 + self._window.burn_in
 
     # --- writing
 
@@ -116,237 +168,300 @@ class ReplayBuffer:
 
         Raises ReplayError, and stores nothing, if a shape or type is another one or a reward is not finite.
         """
-        self._check(observation, action, step)
-        row = self.rows_written % self._length
-        self._make_room(self._envs, row)
-        self._frames_np[row * self.num_envs + self._envs] = observation.reshape(self.num_envs, -1)
-        self._action_np[row, self._envs] = action
-        self._reward[row, self._envs] = step.reward
-        flags = {"terminated": step.terminated, "truncated": step.truncated, "first": self._starts, "final": False}
-        for name, value in flags.items():
-            self._flags[name][row, self._envs] = value
-        if self._lives is not None:
-            assert step.lives is not None
-            self._lives[row, self._envs] = step.lives
-        self.rows_written += 1
-        self._starts = step.ended.copy()
-        if step.ended.any():
-            self._write_final(np.flatnonzero(step.ended), step.final_observation)
-        self._announce()
+        with self._guard:
+            self._check(observation, action, step)
+            lives = self._lives if step.lives is None else step.lives  # without a column for them they are not read
+            finals, lost, bad = ring.record_step(
+                self._rows,
+                self.num_envs,
+                self._history,
+                self.rows_written,
+                self._starts,
+                self._flags,
+                self._reward,
+                self._action,
+                self._lives,
+                np.ascontiguousarray(action, self._action_dtype).reshape(self.num_envs, -1),
+                np.ascontiguousarray(step.reward, np.float32),
+                step.terminated,
+                step.truncated,
+                step.ended,
+                lives,
+                self._places,
+                self._lost,
+            )
+            if bad >= 0:
+                raise ReplayError(
+                    f"a reward is not finite: {step.reward.tolist()}",
+                    why="one NaN in replay spreads to every parameter",
+                    fix="look at the environment; nothing has been stored",
+                )
+            if lost:
+                self.sampler.invalidate(self._lost[:lost])
+            self._write(self._places[: self.num_envs], observation)
+            if finals:
+                self._write(self._places[self.num_envs :][:finals], step.final_observation[step.ended])
+            self._announce()
 
     def cut(self, observation: Array) -> None:
         """End all open episodes here, as if by a time limit; `observation` [E, *obs] are their last frames."""
-        open_envs = np.flatnonzero(~self._starts & (self.rows_written > 0))
-        self._write_final(open_envs, observation)
-        self._starts[open_envs] = True
-        self._announce()
+        with self._guard:
+            open_envs = np.flatnonzero(~self._starts & (self.rows_written > 0))
+            slots, lost = np.empty(len(open_envs), np.int64), 0
+            for i, env in enumerate(open_envs.tolist()):
+                lost, slots[i] = ring.record_final(
+                    env,
+                    self._rows,
+                    self.num_envs,
+                    self._history,
+                    self.rows_written,
+                    self._flags,
+                    self._reward,
+                    self._action,
+                    self._lost,
+                    lost,
+                )
+            self.sampler.invalidate(self._lost[:lost])
+            self._write(slots, observation[open_envs])
+            self._starts[open_envs] = True
+            self._announce()
 
-    def _write_final(self, envs: Array, observation: Array) -> None:
-        """Rows that hold only the true last frame of an episode."""
-        if not envs.size:
-            return
-        row = self.rows_written[envs] % self._length
-        self._make_room(envs, row)
-        self._frames_np[row * self.num_envs + envs] = observation[envs].reshape(len(envs), -1)
-        self._action_np[row, envs] = 0
-        self._reward[row, envs] = 0.0
-        for name in self._flags:
-            self._flags[name][row, envs] = name == "final"
-        self.rows_written[envs] += 1
-
-    def _make_room(self, envs: Array, row: Array) -> None:
-        """Take back the slots that are overwritten, and the rows whose stack loses its history."""
-        full = self.rows_written[envs] >= self._length
-        if not full.any():
-            return
-        envs, row = envs[full], row[full]
-        self.sampler.invalidate(row * self.num_envs + envs)
-        began = np.zeros(len(envs), bool)
-        for k in range(1, self._stack):
-            newer = (row + k) % self._length
-            began |= self._flags["first"][newer, envs]
-            lost = ~began
-            if lost.any():
-                self.sampler.invalidate(newer[lost] * self.num_envs + envs[lost])
+    def _write(self, slots: Array, observation: Array) -> None:
+        self._frames_np[slots] = observation.reshape(len(slots), self._frames_np.shape[1])
 
     def _announce(self) -> None:
-        """Tell the sampler which rows have become usable: the row after their window has been written."""
-        slots, uids = [], []
-        for env in range(self.num_envs):
-            written = int(self.rows_written[env])
-            number = max(int(self._extended[env]), self.oldest_row(env))
-            while number < written:
-                place = number % self._length
-                if not self._flags["final"][place, env]:
-                    if number + self._window_length(number, env, written) >= written:
-                        break
-                    if self._has_history(number, env):
-                        slots.append(place * self.num_envs + env)
-                        uids.append(number * self.num_envs + env)
-                number += 1
-            self._extended[env] = number
-        if slots:
-            self.sampler.extend(np.array(slots), np.array(uids))
-
-    def _window_length(self, number: int, env: int, written: int) -> int:
-        """K of the window that starts at row `number`, as far as it has been written."""
-        terminated, final = self._flags["terminated"], self._flags["final"]
-        for k in range(1, self._n_step):
-            if terminated[(number + k - 1) % self._length, env]:
-                return k
-            if number + k < written and final[(number + k) % self._length, env]:
-                return k
-        return self._n_step
-
-    def _has_history(self, number: int, env: int) -> bool:
-        """Whether the rows of the stack that ends at `number` are there, or begin an episode."""
-        oldest = self.oldest_row(env)
-        for k in range(self._stack - 1):
-            if self._flags["first"][(number - k) % self._length, env]:
-                return True
-            if number - k - 1 < oldest:
-                return False
-        return True
+        """Tell the sampler which rows have become usable starts: all that their windows need has been written."""
+        pending = int((self.rows_written - self._considered).sum())
+        slots, uids = np.empty(pending, np.int64), np.empty(pending, np.int64)
+        window = self._window
+        count = ring.announce(
+            self._rows,
+            self.num_envs,
+            window.n_step,
+            window.length,
+            window.stride,
+            self._history,
+            self.rows_written,
+            self._considered,
+            self._position,
+            self._flags,
+            slots,
+            uids,
+        )
+        if count:
+            self.sampler.extend(slots[:count], uids[:count])
 
     def _check(self, observation: Array, action: Array, step: TimeStep) -> None:
-        expected = {
-            "observation": (observation, (self.num_envs, *self._shape), self._dtype),
-            "action": (action, (self.num_envs, *self._action_shape), self._action_dtype),
-            "reward": (step.reward, (self.num_envs,), np.dtype(np.float32)),
-        }
-        for name, (array, shape, dtype) in expected.items():
-            if array.shape != shape or not np.can_cast(array.dtype, dtype, "same_kind"):
-                raise ReplayError(
-                    f"{name} has shape {list(array.shape)} and type {array.dtype}",
-                    why=f"this replay stores {list(shape)} of {dtype}",
-                    fix="make the buffer for the environment's spaces, with single frames (no stack)",
-                    see="docs/replay.md",
-                )
-        if not np.isfinite(step.reward).all():
+        expected = [
+            ("observation", observation, self._shape, self._dtype),
+            ("action", action, self._action_shape, self._action_dtype),
+            ("reward", step.reward, (), self._reward.dtype),
+        ]
+        if self._lives.size:
+            expected.append(("lives", np.asarray(step.lives), (), self._lives.dtype))
+        for name, array, shape, dtype in expected:
+            fits = array.shape == (self.num_envs, *shape)
+            if fits and (array.dtype == dtype or np.can_cast(array.dtype, dtype, "same_kind")):
+                continue
             raise ReplayError(
-                f"a reward is not finite: {step.reward.tolist()}",
-                why="one NaN in replay spreads to every parameter",
-                fix="look at the environment; nothing has been stored",
+                f"{name} has shape {list(array.shape)} and type {array.dtype}",
+                why=f"this replay stores {[self.num_envs, *shape]} of {dtype}",
+                fix="make the buffer for the environment's spaces, with single frames (no stack)",
+                see="docs/replay.md",
             )
 
     # --- reading
 
-    def sample(self, batch_size: int, window: Window, *, copy: bool = False) -> Batch:
-        """A batch [B], as described in replay/batch.py; valid until the next `sample` unless `copy`.
+    def sample(self, batch_size: int, window: Window, *, copy: bool = False, page: int = 0) -> Batch:
+        """A batch [B], as described in replay/batch.py, or [B, burn_in + length] if the window is a sequence.
 
-        Raises ReplayError if no row is usable.
+        Valid until the next `sample` of the same `page` (its tensors are reused) unless `copy`.
+        Raises ReplayError if no row is usable, or fewer than the sampler needs for the batch.
         """
-        if window.length != 1:
-            raise ReplayError(
-                f"windows of length {window.length} need a sequence sampler",
-                why="this buffer draws single start rows",
-                fix="Window(length=1)",
-                see="docs/replay.md",
-            )
-        if window.n_step != self._n_step:
-            self._change_n_step(window.n_step)
-        slots, info = self.sampler.sample(batch_size)
-        row, env = np.divmod(slots, self.num_envs)
-        terminated, final = self._flags["terminated"], self._flags["final"]
-        returns = n_step_returns(row, env, self._reward, terminated, final, window.n_step, window.gamma, self._clip)
-        observation, next_observation = self._observations(row, env, returns.length, window.n_step)
-        slots_tensor = torch.from_numpy(slots)
-        content: dict[str, Any] = {
-            "observation": observation,
-            "action": self._action.index_select(0, slots_tensor),
-            "next": TensorDict(
-                {
-                    "observation": next_observation,
-                    "reward": torch.from_numpy(returns.reward),
-                    "terminated": torch.from_numpy(returns.terminated),
-                },
-                batch_size=[batch_size],
-            ),
-            "discount": torch.from_numpy(returns.discount),
-            "index": slots_tensor,
-            "uid": torch.from_numpy(info.uid),
-        }
-        if info.weight is not None:
-            content["weight"] = torch.from_numpy(info.weight)
-        batch = TensorDict(content, batch_size=[batch_size])
-        return batch.clone() if copy else batch
+        with self._guard:
+            if window != self._window:
+                self._change_window(window)
+            slots, info = self.sampler.sample(batch_size)
+            key = (batch_size, window, info.weight is not None, page)
+            output = self._outputs.get(key)
+            if output is None:
+                output = self._outputs[key] = self._make_output(*key[:3])
+            self._read(output, slots, info)
+            return output.batch.clone() if copy else output.batch
 
     def update_priority(self, batch: Batch, priority: Tensor) -> None:
-        """Hand the priorities [B] of a sampled batch to the sampler; rows overwritten since are ignored."""
+        """Hand the priorities [B] of a sampled batch to the sampler; rows overwritten since are ignored.
+
+        Of sequences, one priority each. Raises ReplayError, and changes nothing, if one is negative or not finite.
+        """
+        index, uid = batch["index"], batch["uid"]
+        if index.dim() == 2:
+            index, uid = index[:, self._window.burn_in], uid[:, self._window.burn_in]
         values = priority.detach().to("cpu", torch.float32).numpy()
-        self.sampler.update(batch["index"].cpu().numpy(), batch["uid"].cpu().numpy(), values)
+        with self._guard:
+            self.sampler.update(index.cpu().contiguous().numpy(), uid.cpu().contiguous().numpy(), values)
 
-    def _observations(self, row: Array, env: Array, used: Array, n_step: int) -> tuple[Tensor, Tensor]:
-        """Stacks at the start rows and after their windows."""
-        first, batch = self._flags["first"], len(row)
-        if n_step == 1:
-            # The next stack shares all but one frame: read stack + 1 frames once and look at them twice.
-            places = stack_rows(row, env, first, self._stack, self._padding, self.capacity, extra=1)
-            frames = self._gather(places).view(batch, self._stack + 1, *self._shape)
-            if self._stack == 1:
-                return frames[:, 0], frames[:, 1]
-            return frames[:, :-1], frames[:, 1:]
-        after = (row + used) % self._length
-        now = stack_rows(row, env, first, self._stack, self._padding, self.capacity, extra=0)
-        then = stack_rows(after, env, first, self._stack, self._padding, self.capacity, extra=0)
-        frames = self._gather(np.concatenate([now, then])).view(2, batch, self._stack, *self._shape)
+    def _read(self, output: _Output, slots: Array, info: SampleInfo) -> None:
+        """Fill `output` with the windows that start at `slots` [B]."""
+        window, envs, flags = self._window, self.num_envs, self._flags
+        if output.mask.size:
+            windows.sequences(slots, envs, window.length, window.burn_in, flags, output.index, output.mask)
+            np.add(info.uid[:, None], np.arange(-window.burn_in, window.length) * envs, out=output.uid)
+        else:
+            output.index[:, 0], output.uid[:, 0] = slots, info.uid
+        if info.weight is not None:
+            output.weight[:] = info.weight[:, None]
+        windows.read(
+            output.index_flat,
+            envs,
+            window.n_step,
+            window.gamma,
+            math.inf if self._clip is None else self._clip,
+            self._stack,
+            self._padding == "repeat",
+            flags,
+            self._reward,
+            self._action,
+            self._frames_np,
+            output.action,
+            output.reward,
+            output.discount,
+            output.terminated,
+            output.after,
+            output.places,
+            output.short_frames,
+        )
+        if not len(output.short_frames):
+            torch.index_select(self._frames, 0, output.places_tensor, out=output.frames)
+
+    def _make_output(self, batch_size: int, window: Window, weighted: bool) -> _Output:
+        """Tensors that every batch of this shape is written into, and the Batch that shows them."""
+        steps = window.burn_in + window.length
+        shape = [batch_size] if steps == 1 else [batch_size, steps]
+        count = batch_size * steps
+        stacks = (count, self._stack + 1) if window.n_step == 1 else (2 * count, self._stack)
+        places = np.empty(stacks, np.int64)
+        frames = torch.empty(places.size, self._frames.shape[1], dtype=self._frames.dtype)
+        if window.n_step == 1:
+            # The next stack shares all but one frame: stack + 1 frames are read once and looked at twice.
+            rows = frames.view(*shape, self._stack + 1, *self._shape)
+            now, then = rows.narrow(len(shape), 0, self._stack), rows.narrow(len(shape), 1, self._stack)
+        else:
+            now, then = frames.view(2, *shape, self._stack, *self._shape).unbind(0)
         if self._stack == 1:
-            return frames[0, :, 0], frames[1, :, 0]
-        return frames[0], frames[1]
+            now, then = now.squeeze(len(shape)), then.squeeze(len(shape))
+        index, uid = np.empty((batch_size, steps), np.int64), np.empty((batch_size, steps), np.int64)
+        weight = np.empty((batch_size, steps), np.float32)
+        mask = np.empty((batch_size, steps) if steps > 1 else (0, 0), bool)
+        action = np.empty((count, self._action.shape[1]), self._action_dtype)
+        reward, discount = np.empty(count, np.float32), np.empty(count, np.float32)
+        terminated = np.empty(count, bool)
 
-    def _gather(self, places: Array) -> Tensor:
-        """Storage rows [N, K] into a buffer that the next call of the same size reuses."""
-        out = self._out.get(places.shape)
-        if out is None:
-            out = self._out[places.shape] = torch.empty(places.size, self._frames.shape[1], dtype=self._frames.dtype)
-        return torch.index_select(self._frames, 0, torch.from_numpy(places.reshape(-1)), out=out)
+        def shown(array: Array, *more: int) -> Tensor:
+            return torch.from_numpy(array).view(*shape, *more)
 
-    def _change_n_step(self, n_step: int) -> None:
-        """Windows have another length now: rows near the write pointer become usable, or stop being so."""
-        self._n_step = n_step
-        for env in range(self.num_envs):
-            written, number = int(self.rows_written[env]), int(self._extended[env])
-            while number > self.oldest_row(env):
-                previous = number - 1
-                place = previous % self._length
-                complete = previous + self._window_length(previous, env, written) < written
-                if complete or self._flags["final"][place, env]:
-                    break
-                self.sampler.invalidate(np.array([place * self.num_envs + env]))
-                number = previous
-            self._extended[env] = number
+        following = {"observation": then, "reward": shown(reward), "terminated": shown(terminated)}
+        content: dict[str, Any] = {
+            "observation": now,
+            "action": shown(action, *self._action_shape),
+            "next": TensorDict(following, batch_size=shape),
+            "discount": shown(discount),
+            "index": shown(index),
+            "uid": shown(uid),
+        }
+        content |= {"weight": shown(weight)} if weighted else {}
+        content |= {"mask": shown(mask)} if steps > 1 else {}
+        batch = TensorDict(content, batch_size=shape).lock_()
+        return _Output(
+            batch,
+            places,
+            torch.from_numpy(places.reshape(-1)),
+            frames,
+            frames.numpy() if self._frames_np.strides[0] <= _SHORT_ROW_BYTES else frames.numpy()[:0],
+            index,
+            index.reshape(-1),
+            uid,
+            weight,
+            mask,
+            action,
+            reward,
+            discount,
+            terminated,
+            after=np.empty(count, np.int64),
+        )
+
+    def _change_window(self, window: Window) -> None:
+        """Other windows: rows near the write pointers become usable starts, or stop being so."""
+        needs = self._stack - 1 + window.burn_in + window.length + window.n_step  # history, starts, and what follows
+        if window.n_step < 1 or window.length < 1 or window.burn_in < 0 or window.stride < 1 or needs > self._rows:
+            raise ReplayError(
+                f"{window} does not fit",
+                why=f"n_step, length and stride are 1 or more, burn_in 0 or more; with a stack of {self._stack} it "
+                f"needs {needs} rows and each ring has {self._rows}",
+                fix="a shorter window or a larger replay.capacity",
+                see="docs/replay.md",
+            )
+        old, self._window = self._window, window
+        same_starts = (old.length, old.burn_in, old.stride) == (window.length, window.burn_in, window.stride)
+        if same_starts and old.n_step == window.n_step:
+            return  # gamma is applied at read
+        count = int(np.minimum(self.rows_written, self._rows).sum())
+        slots = np.empty(count, np.int64)
+        if same_starts:
+            count = ring.withdraw(
+                self._rows,
+                self.num_envs,
+                window.n_step,
+                window.length,
+                self.rows_written,
+                self._considered,
+                self._position,
+                self._flags,
+                slots,
+            )
+            self.sampler.invalidate(slots[:count])
+        else:
+            self._lost = np.empty(2 * self.num_envs * (1 + self._history), np.int64)
+            for env in range(self.num_envs):
+                rows = np.arange(self.oldest_row(env), self.rows_written[env]) % self._rows
+                self.sampler.invalidate(rows * self.num_envs + env)
+                self._considered[env], self._position[env] = self.oldest_row(env), 0
         self._announce()
 
     # --- storing
 
     def export_rows(self, env: int, start: int, stop: int) -> dict[str, Array]:
         """Columns of the rows numbered [start, stop) of `env`, for an append-only file."""
-        row = np.arange(start, stop) % self._length
-        columns = {"frames": self._frames_np[row * self.num_envs + env], "action": self._action_np[row, env]}
-        columns |= {"reward": self._reward[row, env]}
-        columns |= {name: flag[row, env] for name, flag in self._flags.items()}
-        return columns if self._lives is None else {**columns, "lives": self._lives[row, env]}
+        slots = np.arange(start, stop) % self._rows * self.num_envs + env
+        columns = {
+            "frames": self._frames_np[slots],
+            "action": self._action[slots].reshape(-1, *self._action_shape),
+            "reward": self._reward[slots],
+            **ring.as_columns(self._flags[slots]),
+        }
+        return {**columns, "lives": self._lives[slots]} if self._lives.size else columns
 
     def load_rows(self, env: int, start: int, columns: dict[str, Array]) -> None:
         """Put back rows that `export_rows` returned, oldest first; `load_state_dict` completes it."""
-        keep = slice(max(0, len(columns["reward"]) - self._length), None)
-        row = np.arange(start, start + len(columns["reward"]))[keep] % self._length
-        self._frames_np[row * self.num_envs + env] = columns["frames"][keep]
-        self._action_np[row, env] = columns["action"][keep]
-        self._reward[row, env] = columns["reward"][keep]
-        for name, flag in self._flags.items():
-            flag[row, env] = columns[name][keep]
-        if self._lives is not None:
-            self._lives[row, env] = columns["lives"][keep]
+        keep = slice(max(0, len(columns["reward"]) - self._rows), None)
+        numbers = np.arange(start, start + len(columns["reward"]))[keep]
+        slots = numbers % self._rows * self.num_envs + env
+        self._frames_np[slots] = columns["frames"][keep]
+        self._action[slots] = columns["action"][keep].reshape(len(slots), self._action.shape[1])
+        self._reward[slots] = columns["reward"][keep]
+        self._flags[slots] = ring.from_columns(columns)[keep]
+        if self._lives.size:
+            self._lives[slots] = columns["lives"][keep]
 
     def state_dict(self) -> State:
         """Everything but the rows."""
         return {
             "geometry": self._geometry(),
             "rows_written": self.rows_written.copy(),
-            "extended": self._extended.copy(),
+            "considered": self._considered.copy(),
+            "position": self._position.copy(),
             "starts": self._starts.copy(),
-            "n_step": self._n_step,
+            "window": dataclasses.asdict(self._window),
             "sampler": self.sampler.state_dict(),
         }
 
@@ -362,9 +477,10 @@ class ReplayBuffer:
                 see="docs/replay.md",
             )
         self.sampler.load_state_dict(state["sampler"])
-        self.rows_written[:], self._extended[:] = state["rows_written"], state["extended"]
-        self._starts[:] = state["starts"]
-        self._n_step = state["n_step"]
+        self.rows_written[:], self._starts[:] = state["rows_written"], state["starts"]
+        self._considered[:], self._position[:] = state["considered"], state["position"]
+        self._window = Window(**state["window"])
+        self._lost = np.empty(2 * self.num_envs * (1 + self._history), np.int64)
 
     def _geometry(self) -> dict[str, Any]:
         return {
@@ -373,5 +489,26 @@ class ReplayBuffer:
             "observation": [list(self._shape), self._dtype.name],
             "action": [list(self._action_shape), self._action_dtype.name],
             "stack": [self._stack, self._padding],
-            "lives": self._lives is not None,
+            "lives": bool(self._lives.size),
         }
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A Batch and numpy views of the tensors that it shows; N = B, or B * (burn_in + length) for sequences."""
+
+    batch: Batch
+    places: Array  # [N, stack + 1] or [2 N, stack] storage rows of the frames
+    places_tensor: Tensor
+    frames: Tensor  # [places, width]
+    short_frames: Array  # the same if its rows are short, else empty
+    index: Array  # [B, steps]
+    index_flat: Array  # [N]
+    uid: Array  # [B, steps]
+    weight: Array  # [B, steps], shown only if the sampler has weights
+    mask: Array  # [B, steps], empty if the window is no sequence
+    action: Array  # [N, A]
+    reward: Array  # [N]
+    discount: Array  # [N]
+    terminated: Array  # [N]
+    after: Array  # [N] slot behind each window

@@ -1,91 +1,184 @@
-"""Stacks and n-step windows by index: pure arithmetic on rows of one ring per environment."""
+"""Compiled loops that read rings: sequences, n-step windows and frame stacks by index.
+
+Flat slot = row * E + environment, so the next row of an environment is E slots on. Loops go over one column at a time:
+the reads of a column do not depend on each other, and the processor has many of them under way at once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
-from rlkit.core.typing import BoolArray, FloatArray, IntArray
+from rlkit.core.kernels import kernel
+from rlkit.core.typing import Array, BoolArray, FloatArray, IntArray
+from rlkit.replay.ring import FINAL, FIRST, TERMINATED
 
 
-@dataclass(frozen=True)
-class Returns:
-    """n-step returns of B windows."""
-
-    reward: FloatArray  # [B] R = sum over j < K of gamma^j r_j
-    discount: FloatArray  # [B] gamma^K (1 - terminated)
-    terminated: BoolArray  # [B] of the window's last row
-    length: IntArray  # [B] K, rows really used
+@kernel
+def _next(slot: int, envs: int, capacity: int) -> int:
+    """Slot of the row after this one."""
+    slot += envs
+    return slot - capacity if slot >= capacity else slot
 
 
-def stack_rows(
-    row: IntArray,
-    env: IntArray,
-    first: BoolArray,
-    stack: int,
-    padding: Literal["zero", "repeat"],
-    zero: int,
-    extra: int,
-) -> IntArray:
-    """Storage rows of the frames ending at `row` + `extra`: [B, stack + extra], oldest first.
+@kernel
+def _previous(slot: int, envs: int, capacity: int) -> int:
+    """Slot of the row before this one."""
+    slot -= envs
+    return slot + capacity if slot < 0 else slot
 
-    row, env: [B] place in the ring of the environment. first: [R, E] row starts an episode. Rows before the episode's
-    first become `zero` (the index of an all-zero frame) or the first frame itself; `extra` rows follow the start row.
+
+@kernel
+def sequences(
+    starts: IntArray, envs: int, length: int, burn_in: int, flags: Array, slots: IntArray, mask: BoolArray
+) -> None:
+    """Slots [B, burn_in + length] of the rows around each start, and which of them belong to the start's episode.
+
+    Rows before the episode's first repeat it, rows from its end on repeat its last; `mask` is False there.
     """
-    length, num_envs = first.shape
-    places = np.empty((len(row), stack + extra), np.int64)
-    for k in range(stack - 1, stack + extra):
-        places[:, k] = (row + (k - stack + 1)) % length * num_envs + env
-    # Walk back from the start row; once an episode's first row is reached everything older is padding.
-    began = np.zeros(len(row), bool)
-    newer = row
-    for k in range(stack - 2, -1, -1):
-        began |= first[newer, env]
-        older = np.where(began, newer, (newer - 1) % length)
-        places[:, k] = older * num_envs + env
-        if padding == "zero":
-            places[began, k] = zero
-        newer = older
-    return places
+    for i in range(len(starts)):
+        slots[i, burn_in], mask[i, burn_in] = starts[i], True
+        inside = True
+        for k in range(burn_in - 1, -1, -1):
+            newer = slots[i, k + 1]
+            inside = inside and not flags[newer] & FIRST
+            slots[i, k] = _previous(newer, envs, len(flags)) if inside else newer
+            mask[i, k] = inside
+        inside = True
+        for k in range(burn_in + 1, burn_in + length):
+            older = slots[i, k - 1]
+            following = _next(older, envs, len(flags))
+            inside = inside and not flags[following] & FINAL
+            slots[i, k] = following if inside else older
+            mask[i, k] = inside
 
 
-def n_step_returns(
-    row: IntArray,
-    env: IntArray,
-    reward: FloatArray,
-    terminated: BoolArray,
-    final: BoolArray,
+@kernel
+def returns(
+    slots: IntArray,
+    envs: int,
     n_step: int,
     gamma: float,
-    clip: float | None,
-) -> Returns:
-    """Windows of up to `n_step` rows from (row, env): they stop after a terminated row and before a final-frame row.
+    clip: float,
+    flags: Array,
+    reward: FloatArray,
+    out_reward: FloatArray,
+    out_discount: FloatArray,
+    out_terminated: BoolArray,
+    out_after: IntArray,
+) -> None:
+    """n-step windows from `slots` [N]: they stop after a terminated row and before a final-frame row.
 
-    reward, terminated, final: [R, E] rings; rewards are clipped to [-clip, clip] as they are read.
-    Sutton & Barto 2018, eq. 7.1, with the discount of the rows really used.
+    R = sum over j < K of gamma^j r_j (Sutton & Barto 2018, eq. 7.1), discount gamma^K (1 - terminated) for the K rows
+    really used; rewards are clipped to [-clip, clip] as they are read. out_after: the slot that follows the window.
     """
-
-    def read(place: IntArray) -> FloatArray:
-        raw = reward[place, env]
-        return raw if clip is None else np.clip(raw, -clip, clip)
-
-    length = len(reward)
-    total = read(row)
-    ends = terminated[row, env].copy()
+    step_gamma, bound = np.float32(gamma), np.float32(clip)
+    for i in range(len(slots)):
+        out_reward[i] = min(max(reward[slots[i]], -bound), bound)
+    for i in range(len(slots)):
+        ended = flags[slots[i]] & TERMINATED != 0
+        out_terminated[i], out_discount[i] = ended, np.float32(0.0) if ended else step_gamma
+        out_after[i] = _next(slots[i], envs, len(flags))
     if n_step == 1:
-        discount = np.where(ends, np.float32(0.0), np.float32(gamma))
-        return Returns(total, discount, ends, np.ones(len(row), np.int64))
-    used = np.ones(len(row), np.int64)
-    power = np.full(len(row), gamma, np.float32)
-    going = ~ends
-    for k in range(1, n_step):
-        place = (row + k) % length
-        going &= ~final[place, env]
-        total += np.where(going, power * read(place), np.float32(0.0))
-        used += going
-        power = np.where(going, power * np.float32(gamma), power)
-        ends |= going & terminated[place, env]
-        going &= ~terminated[place, env]
-    return Returns(total, np.where(ends, np.float32(0.0), power), ends, used)
+        return
+    for i in range(len(slots)):
+        total, power, ended, after = out_reward[i], step_gamma, out_terminated[i], out_after[i]
+        for _ in range(1, n_step):
+            if ended or flags[after] & FINAL:
+                break
+            total += power * min(max(reward[after], -bound), bound)
+            power *= step_gamma
+            ended = flags[after] & TERMINATED != 0
+            after = _next(after, envs, len(flags))
+        out_reward[i], out_terminated[i], out_after[i] = total, ended, after
+        out_discount[i] = np.float32(0.0) if ended else power
+
+
+@kernel
+def stacks(slots: IntArray, envs: int, stack: int, repeat: bool, flags: Array, places: IntArray) -> None:
+    """Storage rows of the `stack` frames that end at `slots` [N], oldest first, into `places` [N, >= stack].
+
+    Frames before the episode's first are the all-zero frame behind the last row, or the first frame itself.
+    """
+    zero = len(flags)
+    for i in range(len(slots)):
+        newer = slots[i]
+        places[i, stack - 1] = newer
+        began = False
+        for k in range(stack - 2, -1, -1):
+            if not began:
+                if flags[newer] & FIRST:
+                    began = True
+                else:
+                    newer = _previous(newer, envs, len(flags))
+            places[i, k] = zero if began and not repeat else newer
+
+
+@kernel
+def read(
+    starts: IntArray,
+    envs: int,
+    n_step: int,
+    gamma: float,
+    clip: float,
+    stack: int,
+    repeat: bool,
+    flags: Array,
+    reward: FloatArray,
+    action: Array,
+    frames: Array,
+    out_action: Array,
+    out_reward: FloatArray,
+    out_discount: FloatArray,
+    out_terminated: BoolArray,
+    out_after: IntArray,
+    out_places: IntArray,
+    out_frames: Array,
+) -> None:
+    """All that a batch holds of the windows from `starts` [N], in one call.
+
+    out_places: storage rows of the stacks at the start and behind the window, [N, stack + 1] overlapping for n_step 1,
+    else [2 N, stack], all starts first. out_frames: those frames, or empty if the caller fetches them.
+    """
+    returns(starts, envs, n_step, gamma, clip, flags, reward, out_reward, out_discount, out_terminated, out_after)
+    copy_rows(action, starts, out_action)
+    count = len(starts)
+    stacks(starts, envs, stack, repeat, flags, out_places)
+    if n_step == 1:
+        for i in range(count):
+            out_places[i, stack] = out_after[i]
+    else:
+        stacks(out_after, envs, stack, repeat, flags, out_places[count:])
+    if len(out_frames):
+        copy_rows(frames, out_places.reshape(-1), out_frames)
+
+
+@kernel
+def ages(slots: IntArray, envs: int, rows_written: IntArray, capacity: int, out_age: IntArray) -> None:
+    """Rows that the environment of each of `slots` [N] has written since the row there."""
+    rows = capacity // envs
+    for i in range(len(slots)):
+        row = slots[i] // envs
+        out_age[i] = (rows_written[slots[i] - row * envs] - 1 - row) % rows
+
+
+@kernel
+def copy_rows(column: Array, slots: IntArray, out: Array) -> None:
+    """out[i] = column[slots[i]], for rows so short that a call of a library costs more than the copy.
+
+    Rows lie all over the memory, and a copy waits for each of them in turn: so one cheap read of every cache line of
+    many rows goes first, whose waits overlap. It halves the time of a batch of states from a million rows.
+    """
+    width = column.shape[1]
+    line = max(1, 64 // column.itemsize)
+    for start in range(0, len(slots), 256):
+        stop = min(start + 256, len(slots))
+        touched = column[0, 0]
+        for i in range(start, stop):
+            for j in range(0, width, line):
+                touched += column[slots[i], j]
+            touched += column[slots[i], width - 1]
+        out[start, 0] = touched  # keeps the reads; overwritten below
+        for i in range(start, stop):
+            slot = slots[i]
+            for j in range(width):
+                out[i, j] = column[slot, j]

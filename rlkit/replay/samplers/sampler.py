@@ -18,7 +18,6 @@ class SampleInfo:
     uid: IntArray  # [B] number of the row that lived in the slot when it was drawn
     weight: FloatArray | None = None  # [B] importance weight, if the sampler has one
     epoch: int | None = None  # finished passes, if the sampler reshuffles
-    length: IntArray | None = None  # [B] rows of the sequence that belong to this draw, if fewer than the window has
 
 
 class Sampler(Protocol):
