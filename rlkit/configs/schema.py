@@ -30,9 +30,12 @@ class ReplayConfig:
 
     capacity: int = 1_000_000  # rows of all environments together
     sampler: str = "uniform"  # rlkit/replay/samplers; its own settings are --sampler.NAME
+    storage: Literal["memory", "disk", "device"] = "memory"  # where the frames are; device: on the run's device
+    directory: str = "."  # of the unnamed file of storage=disk
     batch_size: int = 256
     n_step: int = 1
     gamma: float = 0.99
+    prefetch: bool = False  # draw the next batch in a thread while the agent learns: it misses the rows of one step
     reward_clip: float | None = None  # read-time clip to [-x, x]; rewards are stored raw
 
 

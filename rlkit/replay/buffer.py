@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +21,8 @@ from rlkit.core.typing import Array, State
 from rlkit.replay import ring, windows
 from rlkit.replay.batch import Batch, Window
 from rlkit.replay.samplers.sampler import SampleInfo, Sampler
-
-_SHORT_ROW_BYTES = 1_024  # rows up to here are copied by a kernel, longer ones by torch.index_select
+from rlkit.replay.storage import FrameStorage, RamStorage
+from rlkit.replay.telemetry import DrawTelemetry
 
 
 def replay_memory_bytes(
@@ -36,18 +37,7 @@ def replay_memory_bytes(
     """Memory of a ReplayBuffer of `capacity` rows with a sampler of 8 bytes a row."""
     observation = int(np.prod(observation_shape)) * np.dtype(observation_dtype).itemsize
     action = int(np.prod(action_shape)) * np.dtype(action_dtype).itemsize
-    return capacity * (observation + action + 4 + 1 + has_lives + 8)
-
-
-def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """Zeros that begin at a cache line. numpy asks for huge pages, torch does not; torch aligns, numpy does not.
-
-    Both matter where short rows are read at random: fewer lines a row, fewer pages to look up.
-    """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + 64, np.uint8)
-    offset = -raw.ctypes.data % 64
-    return raw[offset : offset + size].view(dtype).reshape(shape)
+    return capacity * (observation + action + 4 + 1 + has_lives + 2 + 8)
 
 
 class _Guard:
@@ -83,6 +73,8 @@ class ReplayBuffer:
     being so (`sampler.invalidate`) when it, or the history of its stack, is overwritten. Rows never change once
     written. uid = number of the row in its environment * E + environment.
 
+    `storage` (rows, width, dtype) makes the place of the frames, None = memory; everything else is in memory.
+
     One thread at a time: a second one that calls in gets a ReplayError and changes nothing.
     """
 
@@ -100,6 +92,7 @@ class ReplayBuffer:
         stack_padding: Literal["zero", "repeat"] = "zero",
         reward_clip: float | None = None,
         has_lives: bool = False,
+        storage: Callable[[int, int, np.dtype[Any]], FrameStorage] | None = None,
     ) -> None:
         rows, rest = divmod(capacity, num_envs)
         if rest or rows < stack + 2:
@@ -113,13 +106,11 @@ class ReplayBuffer:
         self.capacity, self.num_envs, self.sampler = capacity, num_envs, sampler
         self._rows, self._stack, self._padding, self._clip = rows, stack, stack_padding, reward_clip
         self._shape, self._dtype = observation_shape, np.dtype(observation_dtype)
-        self._action_shape, self._action_dtype = action_shape, np.dtype(action_dtype)
+        self.action_shape, self.action_dtype = action_shape, np.dtype(action_dtype)
 
         width = int(np.prod(observation_shape))
-        # One more row that stays zero: zero padding of a stack is an index like any other.
-        self._frames_np = aligned_zeros((capacity + 1, width), self._dtype)
-        self._frames = torch.from_numpy(self._frames_np)
-        self._action = aligned_zeros((capacity, int(np.prod(action_shape))), self._action_dtype)
+        self._frames = (storage or RamStorage)(capacity, width, self._dtype)
+        self._action = np.zeros((capacity, int(np.prod(action_shape))), self.action_dtype)
         self._reward = np.zeros(capacity, np.float32)
         self._flags = np.zeros(capacity, np.uint8)  # bits of ring.py
         self._lives = np.zeros(capacity if has_lives else 0, np.uint8)
@@ -132,6 +123,7 @@ class ReplayBuffer:
         self._places = np.empty(2 * num_envs, np.int64)
         self._lost = np.empty(2 * num_envs * (1 + self._history), np.int64)
         self._outputs: dict[tuple[int, Window, bool, int], _Output] = {}
+        self.telemetry = DrawTelemetry(capacity)
         self._guard = _Guard()
 
     def __len__(self) -> int:
@@ -141,8 +133,9 @@ class ReplayBuffer:
     @property
     def bytes_per_row(self) -> float:
         """Memory of one row without the sampler's."""
-        columns = (self._frames, self._action, self._reward, self._flags, self._lives)
-        return sum(column.nbytes for column in columns) / self.capacity
+        columns = (self._action, self._reward, self._flags, self._lives)
+        telemetry = 2  # bytes of a visit counter
+        return sum(column.nbytes for column in (self._frames, *columns)) / self.capacity + telemetry
 
     def oldest_row(self, env: int) -> int:
         """Number of the oldest row of `env` that is still there."""
@@ -153,8 +146,7 @@ class ReplayBuffer:
         with self._guard:
             self._guard.closed = True
             self._outputs.clear()
-            self._frames_np = np.empty((0, 0), self._dtype)
-            self._frames = torch.from_numpy(self._frames_np)
+            self._frames.close()
 
     @property
     def _history(self) -> int:
@@ -181,7 +173,7 @@ class ReplayBuffer:
                 self._reward,
                 self._action,
                 self._lives,
-                np.ascontiguousarray(action, self._action_dtype).reshape(self.num_envs, -1),
+                np.ascontiguousarray(action, self.action_dtype).reshape(self.num_envs, -1),
                 np.ascontiguousarray(step.reward, np.float32),
                 step.terminated,
                 step.truncated,
@@ -197,7 +189,7 @@ class ReplayBuffer:
                     fix="look at the environment; nothing has been stored",
                 )
             if lost:
-                self.sampler.invalidate(self._lost[:lost])
+                self._withdraw(self._lost[:lost])
             self._write(self._places[: self.num_envs], observation)
             if finals:
                 self._write(self._places[self.num_envs :][:finals], step.final_observation[step.ended])
@@ -221,13 +213,13 @@ class ReplayBuffer:
                     self._lost,
                     lost,
                 )
-            self.sampler.invalidate(self._lost[:lost])
+            self._withdraw(self._lost[:lost])
             self._write(slots, observation[open_envs])
             self._starts[open_envs] = True
             self._announce()
 
     def _write(self, slots: Array, observation: Array) -> None:
-        self._frames_np[slots] = observation.reshape(len(slots), self._frames_np.shape[1])
+        self._frames.write(slots, observation.reshape(len(slots), self._frames.width))
 
     def _announce(self) -> None:
         """Tell the sampler which rows have become usable starts: all that their windows need has been written."""
@@ -250,11 +242,17 @@ class ReplayBuffer:
         )
         if count:
             self.sampler.extend(slots[:count], uids[:count])
+            self.telemetry.extended(slots[:count])
+
+    def _withdraw(self, slots: Array) -> None:
+        """Tell the sampler that these slots are no longer usable."""
+        self.sampler.invalidate(slots)
+        self.telemetry.invalidated(slots)
 
     def _check(self, observation: Array, action: Array, step: TimeStep) -> None:
         expected = [
             ("observation", observation, self._shape, self._dtype),
-            ("action", action, self._action_shape, self._action_dtype),
+            ("action", action, self.action_shape, self.action_dtype),
             ("reward", step.reward, (), self._reward.dtype),
         ]
         if self._lives.size:
@@ -287,7 +285,13 @@ class ReplayBuffer:
             if output is None:
                 output = self._outputs[key] = self._make_output(*key[:3])
             self._read(output, slots, info)
+            windows.ages(slots, self.num_envs, self.rows_written, self.capacity, output.age)
+            self.telemetry.drawn(slots, output.age)
             return output.batch.clone() if copy else output.batch
+
+    def metrics(self) -> dict[str, float]:
+        """What has been drawn since the last call: ages, visits, duplicates, and what the sampler tells."""
+        return self.telemetry.flush() | self.sampler.metrics()
 
     def update_priority(self, batch: Batch, priority: Tensor) -> None:
         """Hand the priorities [B] of a sampled batch to the sampler; rows overwritten since are ignored.
@@ -305,8 +309,8 @@ class ReplayBuffer:
         """Fill `output` with the windows that start at `slots` [B]."""
         window, envs, flags = self._window, self.num_envs, self._flags
         if output.mask.size:
-            windows.sequences(slots, envs, window.length, window.burn_in, flags, output.index, output.mask)
-            np.add(info.uid[:, None], np.arange(-window.burn_in, window.length) * envs, out=output.uid)
+            steps = output.index, output.uid, output.mask
+            windows.sequences(slots, info.uid, envs, window.length, window.burn_in, flags, *steps)
         else:
             output.index[:, 0], output.uid[:, 0] = slots, info.uid
         if info.weight is not None:
@@ -322,17 +326,14 @@ class ReplayBuffer:
             flags,
             self._reward,
             self._action,
-            self._frames_np,
             output.action,
             output.reward,
             output.discount,
             output.terminated,
             output.after,
             output.places,
-            output.short_frames,
         )
-        if not len(output.short_frames):
-            torch.index_select(self._frames, 0, output.places_tensor, out=output.frames)
+        self._frames.gather(output.places_flat, output.frames)
 
     def _make_output(self, batch_size: int, window: Window, weighted: bool) -> _Output:
         """Tensors that every batch of this shape is written into, and the Batch that shows them."""
@@ -341,7 +342,8 @@ class ReplayBuffer:
         count = batch_size * steps
         stacks = (count, self._stack + 1) if window.n_step == 1 else (2 * count, self._stack)
         places = np.empty(stacks, np.int64)
-        frames = torch.empty(places.size, self._frames.shape[1], dtype=self._frames.dtype)
+        torch_type = getattr(torch, self._dtype.name)
+        frames = torch.empty(places.size, self._frames.width, dtype=torch_type, device=self._frames.device)
         if window.n_step == 1:
             # The next stack shares all but one frame: stack + 1 frames are read once and looked at twice.
             rows = frames.view(*shape, self._stack + 1, *self._shape)
@@ -353,7 +355,7 @@ class ReplayBuffer:
         index, uid = np.empty((batch_size, steps), np.int64), np.empty((batch_size, steps), np.int64)
         weight = np.empty((batch_size, steps), np.float32)
         mask = np.empty((batch_size, steps) if steps > 1 else (0, 0), bool)
-        action = np.empty((count, self._action.shape[1]), self._action_dtype)
+        action = np.empty((count, self._action.shape[1]), self.action_dtype)
         reward, discount = np.empty(count, np.float32), np.empty(count, np.float32)
         terminated = np.empty(count, bool)
 
@@ -363,7 +365,7 @@ class ReplayBuffer:
         following = {"observation": then, "reward": shown(reward), "terminated": shown(terminated)}
         content: dict[str, Any] = {
             "observation": now,
-            "action": shown(action, *self._action_shape),
+            "action": shown(action, *self.action_shape),
             "next": TensorDict(following, batch_size=shape),
             "discount": shown(discount),
             "index": shown(index),
@@ -375,9 +377,8 @@ class ReplayBuffer:
         return _Output(
             batch,
             places,
-            torch.from_numpy(places.reshape(-1)),
+            places.reshape(-1),
             frames,
-            frames.numpy() if self._frames_np.strides[0] <= _SHORT_ROW_BYTES else frames.numpy()[:0],
             index,
             index.reshape(-1),
             uid,
@@ -388,6 +389,7 @@ class ReplayBuffer:
             discount,
             terminated,
             after=np.empty(count, np.int64),
+            age=np.empty(batch_size, np.int64),
         )
 
     def _change_window(self, window: Window) -> None:
@@ -419,12 +421,12 @@ class ReplayBuffer:
                 self._flags,
                 slots,
             )
-            self.sampler.invalidate(slots[:count])
+            self._withdraw(slots[:count])
         else:
             self._lost = np.empty(2 * self.num_envs * (1 + self._history), np.int64)
             for env in range(self.num_envs):
                 rows = np.arange(self.oldest_row(env), self.rows_written[env]) % self._rows
-                self.sampler.invalidate(rows * self.num_envs + env)
+                self._withdraw(rows * self.num_envs + env)
                 self._considered[env], self._position[env] = self.oldest_row(env), 0
         self._announce()
 
@@ -434,8 +436,8 @@ class ReplayBuffer:
         """Columns of the rows numbered [start, stop) of `env`, for an append-only file."""
         slots = np.arange(start, stop) % self._rows * self.num_envs + env
         columns = {
-            "frames": self._frames_np[slots],
-            "action": self._action[slots].reshape(-1, *self._action_shape),
+            "frames": self._frames.read(slots),
+            "action": self._action[slots].reshape(-1, *self.action_shape),
             "reward": self._reward[slots],
             **ring.as_columns(self._flags[slots]),
         }
@@ -446,7 +448,7 @@ class ReplayBuffer:
         keep = slice(max(0, len(columns["reward"]) - self._rows), None)
         numbers = np.arange(start, start + len(columns["reward"]))[keep]
         slots = numbers % self._rows * self.num_envs + env
-        self._frames_np[slots] = columns["frames"][keep]
+        self._frames.write(slots, columns["frames"][keep])
         self._action[slots] = columns["action"][keep].reshape(len(slots), self._action.shape[1])
         self._reward[slots] = columns["reward"][keep]
         self._flags[slots] = ring.from_columns(columns)[keep]
@@ -463,6 +465,7 @@ class ReplayBuffer:
             "starts": self._starts.copy(),
             "window": dataclasses.asdict(self._window),
             "sampler": self.sampler.state_dict(),
+            "telemetry": self.telemetry.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -477,6 +480,7 @@ class ReplayBuffer:
                 see="docs/replay.md",
             )
         self.sampler.load_state_dict(state["sampler"])
+        self.telemetry.load_state_dict(state["telemetry"])
         self.rows_written[:], self._starts[:] = state["rows_written"], state["starts"]
         self._considered[:], self._position[:] = state["considered"], state["position"]
         self._window = Window(**state["window"])
@@ -487,7 +491,7 @@ class ReplayBuffer:
             "capacity": self.capacity,
             "num_envs": self.num_envs,
             "observation": [list(self._shape), self._dtype.name],
-            "action": [list(self._action_shape), self._action_dtype.name],
+            "action": [list(self.action_shape), self.action_dtype.name],
             "stack": [self._stack, self._padding],
             "lives": bool(self._lives.size),
         }
@@ -499,9 +503,8 @@ class _Output:
 
     batch: Batch
     places: Array  # [N, stack + 1] or [2 N, stack] storage rows of the frames
-    places_tensor: Tensor
+    places_flat: Array
     frames: Tensor  # [places, width]
-    short_frames: Array  # the same if its rows are short, else empty
     index: Array  # [B, steps]
     index_flat: Array  # [N]
     uid: Array  # [B, steps]
@@ -512,3 +515,4 @@ class _Output:
     discount: Array  # [N]
     terminated: Array  # [N]
     after: Array  # [N] slot behind each window
+    age: Array  # [B] rows that the environment has written since each start

@@ -29,19 +29,28 @@ def _previous(slot: int, envs: int, capacity: int) -> int:
 
 @kernel
 def sequences(
-    starts: IntArray, envs: int, length: int, burn_in: int, flags: Array, slots: IntArray, mask: BoolArray
+    starts: IntArray,
+    uids: IntArray,
+    envs: int,
+    length: int,
+    burn_in: int,
+    flags: Array,
+    slots: IntArray,
+    row_uids: IntArray,
+    mask: BoolArray,
 ) -> None:
-    """Slots [B, burn_in + length] of the rows around each start, and which of them belong to the start's episode.
+    """Slots and uids [B, burn_in + length] of the rows around each start, and whether they belong to its episode.
 
     Rows before the episode's first repeat it, rows from its end on repeat its last; `mask` is False there.
     """
     for i in range(len(starts)):
-        slots[i, burn_in], mask[i, burn_in] = starts[i], True
+        slots[i, burn_in], row_uids[i, burn_in], mask[i, burn_in] = starts[i], uids[i], True
         inside = True
         for k in range(burn_in - 1, -1, -1):
             newer = slots[i, k + 1]
             inside = inside and not flags[newer] & FIRST
             slots[i, k] = _previous(newer, envs, len(flags)) if inside else newer
+            row_uids[i, k] = row_uids[i, k + 1] - envs * inside
             mask[i, k] = inside
         inside = True
         for k in range(burn_in + 1, burn_in + length):
@@ -49,6 +58,7 @@ def sequences(
             following = _next(older, envs, len(flags))
             inside = inside and not flags[following] & FINAL
             slots[i, k] = following if inside else older
+            row_uids[i, k] = row_uids[i, k - 1] + envs * inside
             mask[i, k] = inside
 
 
@@ -125,19 +135,17 @@ def read(
     flags: Array,
     reward: FloatArray,
     action: Array,
-    frames: Array,
     out_action: Array,
     out_reward: FloatArray,
     out_discount: FloatArray,
     out_terminated: BoolArray,
     out_after: IntArray,
     out_places: IntArray,
-    out_frames: Array,
 ) -> None:
-    """All that a batch holds of the windows from `starts` [N], in one call.
+    """All that a batch holds of the windows from `starts` [N] but the frames, in one call.
 
     out_places: storage rows of the stacks at the start and behind the window, [N, stack + 1] overlapping for n_step 1,
-    else [2 N, stack], all starts first. out_frames: those frames, or empty if the caller fetches them.
+    else [2 N, stack], all starts first.
     """
     returns(starts, envs, n_step, gamma, clip, flags, reward, out_reward, out_discount, out_terminated, out_after)
     copy_rows(action, starts, out_action)
@@ -148,8 +156,6 @@ def read(
             out_places[i, stack] = out_after[i]
     else:
         stacks(out_after, envs, stack, repeat, flags, out_places[count:])
-    if len(out_frames):
-        copy_rows(frames, out_places.reshape(-1), out_frames)
 
 
 @kernel
@@ -163,22 +169,8 @@ def ages(slots: IntArray, envs: int, rows_written: IntArray, capacity: int, out_
 
 @kernel
 def copy_rows(column: Array, slots: IntArray, out: Array) -> None:
-    """out[i] = column[slots[i]], for rows so short that a call of a library costs more than the copy.
-
-    Rows lie all over the memory, and a copy waits for each of them in turn: so one cheap read of every cache line of
-    many rows goes first, whose waits overlap. It halves the time of a batch of states from a million rows.
-    """
-    width = column.shape[1]
-    line = max(1, 64 // column.itemsize)
-    for start in range(0, len(slots), 256):
-        stop = min(start + 256, len(slots))
-        touched = column[0, 0]
-        for i in range(start, stop):
-            for j in range(0, width, line):
-                touched += column[slots[i], j]
-            touched += column[slots[i], width - 1]
-        out[start, 0] = touched  # keeps the reads; overwritten below
-        for i in range(start, stop):
-            slot = slots[i]
-            for j in range(width):
-                out[i, j] = column[slot, j]
+    """out[i] = column[slots[i]], for short rows."""
+    for i in range(len(slots)):
+        slot = slots[i]
+        for j in range(column.shape[1]):
+            out[i, j] = column[slot, j]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from typing import Any
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -12,15 +17,20 @@ import torch
 
 from rlkit.agents.agent import Agent, AgentInputs
 from rlkit.agents.registry import find
-from rlkit.configs.schema import EnvConfig, RunConfig
+from rlkit.configs.schema import EnvConfig, ReplayConfig, RunConfig
 from rlkit.core.errors import ConfigError, ResourceError
 from rlkit.core.seeding import SeedTree
+from rlkit.core.timestep import TimeStep
 from rlkit.core.typing import Array
 from rlkit.envs.registry import make
 from rlkit.envs.spec import EnvSpec, VectorEnv
 from rlkit.envs.stacking import FrameStacker
 from rlkit.replay import samplers
+from rlkit.replay.batch import Window
 from rlkit.replay.buffer import ReplayBuffer
+from rlkit.replay.storage import DeviceStorage, FrameStorage, MemoryMapStorage, RamStorage
+
+Storage: TypeAlias = Callable[[int, int, np.dtype[Any]], FrameStorage]  # (rows, width, dtype)
 
 
 def make_env(
@@ -40,11 +50,32 @@ def make_stacker(spec: EnvSpec) -> FrameStacker:
 
 
 def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> ReplayBuffer:
-    """The replay of `config` for the spaces of `spec`."""
+    """The replay of `config` for the spaces of `spec`, its kernels compiled."""
+    settings = config.replay
+    sampler = config.sampler
+    if getattr(sampler, "anneal_batches", 0) is None:  # the importance weights reach their end with the run
+        sampler = dataclasses.replace(sampler, anneal_batches=planned_updates(config))
+    capacity = settings.capacity // spec.num_envs * spec.num_envs  # one ring per environment, all of the same length
+    replay = functools.partial(_replay, settings, sampler, spec)
+    _compile_kernels(replay, spec, settings.n_step)
+    storages: dict[str, Storage] = {
+        "memory": RamStorage,
+        "disk": functools.partial(MemoryMapStorage, directory=Path(settings.directory)),
+        "device": functools.partial(DeviceStorage, device=check_device(config.device)),
+    }
+    return replay(capacity, seeds.integer("sampler"), storages[settings.storage])
+
+
+def _replay(
+    settings: ReplayConfig,
+    sampler: Any,
+    spec: EnvSpec,
+    capacity: int,
+    seed: int,
+    storage: Storage,
+) -> ReplayBuffer:
     space = spec.observation_space
     action_shape, action_dtype = action_layout(spec.action_space)
-    settings = config.replay
-    capacity = settings.capacity // spec.num_envs * spec.num_envs  # one ring per environment, all of the same length
     return ReplayBuffer(
         capacity=capacity,
         num_envs=spec.num_envs,
@@ -52,12 +83,44 @@ def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> ReplayBuff
         observation_dtype=space.dtype,
         action_shape=action_shape,
         action_dtype=action_dtype,
-        sampler=samplers.make(settings.sampler, capacity, seeds.integer("sampler"), config.sampler),
+        sampler=samplers.make(settings.sampler, capacity, seed, sampler),
         stack=spec.stack,
         stack_padding=spec.stack_padding,
         reward_clip=settings.reward_clip,
         has_lives=spec.family == "atari",
+        storage=storage,
     )
+
+
+def _compile_kernels(replay: Callable[..., ReplayBuffer], spec: EnvSpec, n_step: int) -> None:
+    """Go once through all that a small twin of the replay can do, so that nothing compiles while something is timed.
+
+    numba keeps what it has compiled beside the source; where that takes long, say so.
+    """
+    twin = replay(max(4_096 // spec.num_envs, 2 * (spec.stack + n_step)) * spec.num_envs, 0, RamStorage)
+    num_envs, space = spec.num_envs, spec.observation_space
+    observation = np.zeros((num_envs, *space.shape), space.dtype)
+    action = np.zeros((num_envs, *twin.action_shape), twin.action_dtype)
+    no, yes = np.zeros(num_envs, bool), np.ones(num_envs, bool)
+    reward, lives = np.zeros(num_envs, np.float32), np.zeros(num_envs, np.uint8)
+    going = TimeStep(observation, observation, reward, no, no, no, lives)
+    ending = TimeStep(observation, observation, reward, yes, no, yes, lives)
+    told = threading.Timer(1.5, print, ["compiling replay kernels (once on this machine)"], {"file": sys.stderr})
+    told.daemon = True
+    told.start()
+    try:
+        for step in [going] * (spec.stack + n_step) + [ending, going, ending]:
+            twin.add(observation, action, step)
+        batch = twin.sample(2, Window(n_step))
+        twin.update_priority(batch, torch.ones(2))
+        twin.metrics()
+    finally:
+        told.cancel()
+
+
+def planned_updates(config: RunConfig) -> int:
+    """Gradient steps of the whole run."""
+    return int(config.replay_ratio * max(0, config.env_steps - config.learning_starts))
 
 
 def make_agent(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> Agent:

@@ -1,9 +1,11 @@
 """Checkpoints: atomic, checked by CRC, the last K kept; replay goes to append-only segments of new rows.
 
 checkpoints/<step>/state.json, state.safetensors, manifest.json      everything but the rows of replay
-checkpoints/segments/<number>.bin                                    raw columns of the rows new since the last one
+checkpoints/segments/<number>.bin                                    the rows of replay new since the last one
 A manifest lists its files and segments with sizes and CRC32. A segment goes when no kept checkpoint needs it, so the
-disk holds at most the capacity plus `keep` intervals of rows.
+disk holds at most the capacity plus `keep` intervals of rows. A segment is a sequence of parts (consecutive rows of one
+environment, some 32 MB of them), a part a sequence of columns: raw, or, for frames, the chunks of replay/chunks.py and
+their index.
 """
 
 from __future__ import annotations
@@ -13,18 +15,22 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from rlkit.core.errors import ResourceError, ResumeError
-from rlkit.core.typing import State
+from rlkit.core.typing import Array, State
 from rlkit.replay.buffer import ReplayBuffer
+from rlkit.replay.chunks import CHUNK_FRAMES, ChunkReader, compresses, encode
 from rlkit.training.tree_files import crc32, fsync, load_tree, save_tree, write_text
 
-FORMAT = 1
+FORMAT = 2
+
+_PART_BYTES = 32 << 20  # rows in memory at once, so that a replay of any size is written and read beside itself
 
 
 @dataclass(frozen=True)
@@ -107,18 +113,26 @@ class CheckpointStore:
 
     def load_replay(self, segments: list[dict[str, Any]], replay: ReplayBuffer, replay_state: State) -> None:
         """Fill an empty `replay` with the rows of `segments`, then with its own small state."""
-        for segment in segments:
-            raw = np.fromfile(self._segments / segment["file"], np.uint8)
-            offset = 0
-            for part in segment["parts"]:
-                columns = {}
-                for name, dtype, shape in part["columns"]:
-                    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-                    columns[name] = raw[offset : offset + size].view(dtype).reshape(shape)
-                    offset += size
-                replay.load_rows(part["env"], part["start"], columns)
+        for env, start, columns in self.read_rows(segments):
+            replay.load_rows(env, start, columns)
         replay.load_state_dict(replay_state)
         self._listed = list(segments)
+
+    def read_rows(self, segments: list[dict[str, Any]]) -> Iterator[tuple[int, int, dict[str, Array]]]:
+        """The rows of `segments`, some 32 MB at a time: environment, number of the first row, columns; oldest first."""
+        for segment in segments:
+            offset = 0
+            with (self._segments / segment["file"]).open("rb") as file:
+                for part in segment["parts"]:
+                    columns = []
+                    for described in part["columns"]:
+                        columns.append(_Column(offset, *described))
+                        offset += columns[-1].disk_bytes
+                    step = _rows_at_once(sum(column.row_bytes for column in columns))
+                    for first in range(0, part["rows"], step):
+                        stop = min(first + step, part["rows"])
+                        rows = {column.name: column.read(file, first, stop) for column in columns}
+                        yield part["env"], part["start"] + first, rows
 
     def discard_after(self, step: int) -> None:
         """Remove checkpoints newer than `step` (a run that goes on from an older one writes its own)."""
@@ -165,20 +179,27 @@ class CheckpointStore:
         path = self._segments / f"{number:08d}.bin"
         parts: list[dict[str, Any]] = []
         check, size = 0, 0
-        with path.open("wb") as file:
-            for env, start, stop in ranges:
-                columns = replay.export_rows(env, start, stop)
-                part_bytes = sum(column.nbytes for column in columns.values())
-                os.posix_fallocate(file.fileno(), size, part_bytes)  # a full disk shows here, before any row is written
-                for column in columns.values():
-                    raw = np.ascontiguousarray(column).reshape(-1).view(np.uint8).data
-                    file.write(raw)
-                    check = zlib.crc32(raw, check)
-                size += part_bytes
-                described = [[name, column.dtype.str, list(column.shape)] for name, column in columns.items()]
-                parts.append({"env": env, "start": start, "rows": stop - start, "columns": described})
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with path.open("wb") as file:
+                for env, start, stop in _pieces(replay, ranges):
+                    columns, content = [], []
+                    for name, column in replay.export_rows(env, start, stop).items():
+                        described, blocks = _pack(name, column)
+                        columns.append(described)
+                        content += blocks
+                    part_bytes = sum(block.nbytes for block in content)
+                    os.posix_fallocate(file.fileno(), size, part_bytes)  # a full disk shows here, before the part
+                    for block in content:
+                        file.write(block)
+                        check = zlib.crc32(block, check)
+                    size += part_bytes
+                    parts.append({"env": env, "start": start, "rows": stop - start, "columns": columns})
+                file.flush()
+                os.fsync(file.fileno())
+            fsync(self._segments)
+        except BaseException:
+            path.unlink(missing_ok=True)  # no manifest will ever list it
+            raise
         return {"file": path.name, "bytes": size, "crc32": check, "parts": parts}
 
     def _collect_garbage(self) -> None:
@@ -194,6 +215,67 @@ class CheckpointStore:
         for path in self._segments.glob("*.bin"):
             if path.name not in needed:
                 path.unlink()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a part as it lies in a segment's file from `offset` on."""
+
+    offset: int
+    name: str
+    dtype: str
+    shape: list[int]  # rows first
+    chunk_bytes: int | None = None  # of the blob of chunks, which its index follows; None = raw
+
+    @property
+    def row_bytes(self) -> int:
+        """In memory."""
+        return int(np.prod(self.shape[1:])) * np.dtype(self.dtype).itemsize
+
+    @property
+    def index_bytes(self) -> int:
+        """Of a blob's index: uint32 [chunks, 2]."""
+        return -(-self.shape[0] // CHUNK_FRAMES) * 8
+
+    @property
+    def disk_bytes(self) -> int:
+        """All of it."""
+        return self.shape[0] * self.row_bytes if self.chunk_bytes is None else self.chunk_bytes + self.index_bytes
+
+    def read(self, file: IO[bytes], first: int, stop: int) -> Array:
+        """Rows [first, stop), not to be written to."""
+        if self.chunk_bytes is None:
+            file.seek(self.offset + first * self.row_bytes)
+            rows: Array = np.frombuffer(file.read((stop - first) * self.row_bytes), self.dtype)
+        else:
+            file.seek(self.offset)
+            blob = file.read(self.chunk_bytes)
+            index = np.frombuffer(file.read(self.index_bytes), np.uint32).reshape(-1, 2)
+            rows = ChunkReader(blob, index, self.shape[0], self.row_bytes, cache_bytes=0).gather(np.arange(first, stop))
+        return rows.reshape(-1, *self.shape[1:])
+
+
+def _pack(name: str, column: Array) -> tuple[list[Any], list[memoryview]]:
+    """How a manifest describes `column` (_Column, but for its place), and its bytes."""
+    described = [name, column.dtype.str, list(column.shape)]
+    if not compresses(column):
+        return described, [np.ascontiguousarray(column).reshape(-1).view(np.uint8).data]
+    blob, index = encode(column.reshape(len(column), -1))
+    return [*described, len(blob)], [memoryview(blob), index.reshape(-1).view(np.uint8).data]
+
+
+def _pieces(replay: ReplayBuffer, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """The same rows in pieces of some 32 MB."""
+    for env, start, stop in ranges:
+        row = replay.export_rows(env, start, start + 1)
+        step = _rows_at_once(sum(column.nbytes for column in row.values()))
+        for first in range(start, stop, step):
+            yield env, first, min(first + step, stop)
+
+
+def _rows_at_once(row_bytes: int) -> int:
+    """Whole chunks."""
+    return max(1, _PART_BYTES // row_bytes // CHUNK_FRAMES) * CHUNK_FRAMES
 
 
 def _disk_error(error: OSError, path: Path) -> Exception:

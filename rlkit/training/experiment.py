@@ -135,8 +135,9 @@ class Experiment:
             self.replay.cut(state["observation"])
 
     def close(self) -> None:
-        """Free the environment."""
+        """Free environment and replay."""
         self.env.close()
+        self.replay.close()
 
 
 class NonFiniteLossError(NumericError):
@@ -251,7 +252,7 @@ class Trainer:
         return {"step": progress.env_steps, "updates": progress.updates, "frames": progress.frames, "wall_s": wall_s}
 
     def _write_metrics(self) -> None:
-        values = self._experiment.log.flush()
+        values = self._experiment.log.flush() | self._experiment.replay.metrics()
         self._last_loss = next((value for key, value in values.items() if key.endswith("loss")), self._last_loss)
         if values:
             self._run_log.write("metrics", {**self._where(), **values}, prefix="train")

@@ -13,7 +13,7 @@ from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import ResourceError
 from rlkit.core.seeding import SeedTree
 from rlkit.replay.buffer import replay_memory_bytes
-from rlkit.training.build import action_layout, make_env
+from rlkit.training.build import action_layout, make_env, planned_updates
 from rlkit.training.experiment import Experiment
 from rlkit.training.progress import duration
 
@@ -88,7 +88,7 @@ def make_plan(config: RunConfig, runs_dir: Path, *, measure: bool) -> Plan:
     return Plan(
         env_steps=config.env_steps,
         frames=config.env_steps * spec.action_repeat,
-        updates=int(config.replay_ratio * max(0, config.env_steps - config.learning_starts)),
+        updates=planned_updates(config),
         replay_bytes=replay_bytes,
         row_bytes=row_bytes,
         disk_bytes=int(disk),

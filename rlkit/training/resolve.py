@@ -78,7 +78,15 @@ def _last(layers: list[Layer], key: str, default: Any = None) -> Any:
 
 
 # What a resumed run may change without becoming another run.
-_SAFE = ("env_steps", "threads", "logging.", "evaluation.", "checkpoint.")
+_SAFE = (
+    "env_steps",
+    "threads",
+    "logging.",
+    "evaluation.",
+    "checkpoint.",
+    "replay.storage",
+    "replay.directory",
+)
 
 
 def check_resume(old: RunConfig, new: RunConfig, *, allow_all: bool) -> list[tuple[str, Any, Any]]:

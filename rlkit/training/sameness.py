@@ -47,7 +47,7 @@ def differing_runs(left: Path, right: Path) -> list[str]:
     loaded = [store.load() for store in stores]
     found = [f"step: {loaded[0][0]} and {loaded[1][0]}"] if loaded[0][0] != loaded[1][0] else []
     found += [f"state{line}" for line in differing_leaves(loaded[0][1], loaded[1][1])]
-    rows = [_rows(path, segments) for path, (_, _, segments, _) in zip((left, right), loaded, strict=True)]
+    rows = [_rows(store, segments) for store, (_, _, segments, _) in zip(stores, loaded, strict=True)]
     for env in sorted(rows[0].keys() | rows[1].keys()):
         if env not in rows[0] or env not in rows[1] or not _same_rows(rows[0][env], rows[1][env]):
             found.append(f"replay rows of environment {env}")
@@ -67,21 +67,15 @@ def describe(run: Path) -> str:
     return f"{run.name}: step {step:,}, arrays {crc32(run / 'checkpoints' / str(step) / 'state.safetensors'):08x}"
 
 
-def _rows(run: Path, segments: list[dict[str, Any]]) -> dict[int, tuple[int, dict[str, Array]]]:
+def _rows(store: CheckpointStore, segments: list[dict[str, Any]]) -> dict[int, tuple[int, dict[str, Array]]]:
     """First stored row and all columns of each environment, joined over segments."""
-    joined: dict[int, tuple[int, dict[str, Array]]] = {}
-    for segment in segments:
-        raw = np.fromfile(run / "checkpoints" / "segments" / segment["file"], np.uint8)
-        offset = 0
-        for part in segment["parts"]:
-            start, columns = joined.setdefault(part["env"], (part["start"], {}))
-            for name, dtype, shape in part["columns"]:
-                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-                new = raw[offset : offset + size].reshape(shape[0], -1)
-                columns[name] = np.concatenate([columns[name], new]) if name in columns else new
-                offset += size
-            joined[part["env"]] = (start, columns)
-    return joined
+    pieces: dict[int, tuple[int, list[dict[str, Array]]]] = {}
+    for env, start, columns in store.read_rows(segments):
+        pieces.setdefault(env, (start, []))[1].append(columns)
+    return {
+        env: (start, {name: np.concatenate([columns[name] for columns in parts]) for name in parts[0]})
+        for env, (start, parts) in pieces.items()
+    }
 
 
 def _same_rows(left: tuple[int, dict[str, Array]], right: tuple[int, dict[str, Array]]) -> bool:

@@ -59,6 +59,30 @@ class EpisodeListOracle:
                         found[env, row.number] = value
         return found
 
+    def sequences(self, window):
+        """{(env, number): [(number, inside)] over burn_in + length rows} of every start that may be drawn."""
+        found = {}
+        for env in range(self.num_envs):
+            oldest = max(0, self.written[env] - self.capacity)
+            for episode in self.episodes[env]:
+                rows = [row for row in episode if not row.is_final]
+                over = bool(episode) and episode[-1].is_final
+                for i in range(0, len(rows), window.stride):
+                    inside = rows[i : i + window.length]
+                    if rows[i].number < oldest or (len(inside) < window.length and not over):
+                        continue
+                    j = rows.index(inside[-1])
+                    if self._transition(episode, j, oldest, window.n_step, window.gamma, None) is None:
+                        continue
+                    reach = i - window.burn_in - self.stack + 1  # the oldest row that burn-in and stack look at
+                    if episode[max(0, reach)].number < oldest:
+                        continue
+                    columns = [(rows[max(0, i - k)].number, i - k >= 0) for k in range(window.burn_in, 0, -1)]
+                    columns += [(row.number, True) for row in inside]
+                    columns += [(inside[-1].number, False)] * (window.length - len(inside))
+                    found[env, rows[i].number] = columns
+        return found
+
     def _transition(self, episode, i, oldest, n_step, gamma, clip):
         total, discount = 0.0, 1.0
         j = i

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rlkit.core.errors import ConfigError, ReplayError, ResumeError
 from rlkit.core.timestep import TimeStep
 from rlkit.replay import ReplayBuffer, UniformSampler, Window, replay_memory_bytes
+from rlkit.replay.samplers.reshuffle import ReshuffleSampler
 from tests.replay.oracle import EpisodeListOracle
 
 
@@ -104,11 +105,11 @@ KINDS = st.sampled_from(["go", "go", "go", "go", "terminate", "truncate", "life"
 
 
 @st.composite
-def programs(draw):
+def programs(draw, minimum=0):
     num_envs = draw(st.integers(1, 4))
     stack = draw(st.integers(1, 4))
     setup = {
-        "length": draw(st.integers(stack + 4, 16)),
+        "length": draw(st.integers(max(minimum, stack + 4), 16)),
         "num_envs": num_envs,
         "stack": stack,
         "padding": draw(st.sampled_from(["zero", "repeat"])),
@@ -173,6 +174,82 @@ def test_loaded_buffer_draws_the_same_batches(program):
         one, two = (buffer.sample(5, Window(2, 0.9), copy=True) for buffer in (world.buffer, copy))
         for key in one.keys(include_nested=True, leaves_only=True):
             assert torch.equal(one[key], two[key])
+
+
+def check_sequences(world, window):
+    expected = world.oracle.sequences(window)
+    single = world.oracle.usable(window.n_step, window.gamma, world.clip)
+    if not expected:
+        with pytest.raises(ReplayError, match="no usable row"):
+            world.buffer.sample(3, window)
+        return
+    batch = world.buffer.sample(3, window)
+    assert usable_rows(world.buffer) == set(expected)
+    assert batch.batch_size == (3, window.burn_in + window.length)
+    for i in range(3):
+        number, env = divmod(int(batch["uid"][i, window.burn_in]), world.num_envs)
+        for k, (row, inside) in enumerate(expected[env, number]):
+            assert int(batch["index"][i, k]) == row % world.oracle.capacity * world.num_envs + env
+            assert bool(batch["mask"][i, k]) == inside
+            assert int(batch["uid"][i, k]) == row * world.num_envs + env
+            if not inside:
+                continue
+            now, action, total, discount, terminated, then = single[env, row]
+            shape = batch["observation"][i, k].shape
+            np.testing.assert_array_equal(batch["observation"][i, k].numpy(), now.reshape(shape))
+            np.testing.assert_array_equal(batch["next", "observation"][i, k].numpy(), then.reshape(shape))
+            assert int(batch["action"][i, k]) == action
+            assert float(batch["next", "reward"][i, k]) == pytest.approx(total, abs=1e-5)
+            assert float(batch["discount"][i, k]) == pytest.approx(discount, abs=1e-6)
+            assert bool(batch["next", "terminated"][i, k]) == terminated
+
+
+@st.composite
+def sequence_windows(draw):
+    length, burn_in = draw(st.integers(1, 3)), draw(st.integers(0, 3))
+    length += burn_in == 0 and length == 1  # something longer than a single row
+    return Window(draw(st.integers(1, 3)), 0.9, length, burn_in, draw(st.integers(1, 3)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs(minimum=10), st.lists(sequence_windows(), min_size=1, max_size=3))
+def test_sequences_equal_list_of_episodes(program, windows):
+    """Also when the shape of the windows, or the kind of sampling, changes while the ring moves."""
+    setup, operations = program
+    world = World(**setup)
+    window, *others = windows
+    for i, (name, argument) in enumerate(operations):
+        match name:
+            case "add":
+                world.add(argument)
+            case "check" if i % 3:
+                check_sequences(world, window)
+            case "check" if others:
+                window = others.pop()
+            case "cut":
+                world.cut()
+            case "save and load":
+                world.buffer = copy_through_rows(world)
+    check_sequences(world, window)
+    check_sequences(world, Window(2, 0.9, 2, 0, 2))
+
+
+def test_stride_as_long_as_the_sequence_reads_every_row_once_an_epoch():
+    world = World(64, 2, 1, "zero")
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        world.add(rng.choice(["go"] * 9 + ["truncate"], size=2).tolist())
+    window = Window(1, 0.9, length=4, burn_in=2, stride=4)
+    world.buffer.sampler = ReshuffleSampler(128, seed=0)
+    world.buffer._change_window(window)  # tells the new sampler of every start
+    starts = len(world.buffer.sampler)
+    batch = world.buffer.sample(starts, window)  # exactly one epoch
+    learned = batch["uid"][:, 2:][batch["mask"][:, 2:]].tolist()
+    assert len(learned) == len(set(learned)) > 90
+    usable = {number * 2 + env for env, number in world.oracle.usable(1, 0.9)}
+    for env in range(2):  # without a gap between the oldest start that has its burn-in and the newest complete one
+        found = sorted(uid for uid in learned if uid % 2 == env)
+        assert found == sorted(uid for uid in usable if uid % 2 == env and found[0] <= uid <= found[-1])
 
 
 def test_n_step_golden():
