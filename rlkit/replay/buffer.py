@@ -36,8 +36,15 @@ def replay_memory_bytes(
 ) -> int:
     """Memory of a ReplayBuffer of `capacity` rows with a sampler of 8 bytes a row."""
     observation = int(np.prod(observation_shape)) * np.dtype(observation_dtype).itemsize
-    action = int(np.prod(action_shape)) * np.dtype(action_dtype).itemsize
-    return capacity * (observation + action + 4 + 1 + has_lives + 2 + 8)
+    scalars = _scalar_record(action_shape, action_dtype, has_lives=has_lives).itemsize
+    return capacity * (observation + scalars + 8)
+
+
+def _scalar_record(action_shape: tuple[int, ...], action_dtype: npt.DTypeLike, *, has_lives: bool) -> np.dtype[Any]:
+    """What is stored of a row besides its frame."""
+    action = ("action", action_dtype, (int(np.prod(action_shape)),))
+    lives = [("lives", np.uint8)] if has_lives else []
+    return np.dtype([action, ("reward", np.float32), ("visits", np.int16), ("flags", np.uint8), *lives], align=True)
 
 
 class _Guard:
@@ -110,10 +117,12 @@ class ReplayBuffer:
 
         width = int(np.prod(observation_shape))
         self._frames = (storage or RamStorage)(capacity, width, self._dtype)
-        self._action = np.zeros((capacity, int(np.prod(action_shape))), self.action_dtype)
-        self._reward = np.zeros(capacity, np.float32)
-        self._flags = np.zeros(capacity, np.uint8)  # bits of ring.py
-        self._lives = np.zeros(capacity if has_lives else 0, np.uint8)
+        # One record a row: a draw then waits for one place of the memory instead of for one of each column.
+        self._scalars = np.zeros(capacity, _scalar_record(action_shape, action_dtype, has_lives=has_lives))
+        self._action: Array = self._scalars["action"]  # [C, A]
+        self._reward: Array = self._scalars["reward"]
+        self._flags: Array = self._scalars["flags"]  # bits of ring.py
+        self._lives: Array = self._scalars["lives"] if has_lives else np.zeros(0, np.uint8)
 
         self.rows_written = np.zeros(num_envs, np.int64)  # rows that environment e has ever written
         self._considered = np.zeros(num_envs, np.int64)  # rows before this number have been considered for `extend`
@@ -122,8 +131,8 @@ class ReplayBuffer:
         self._window = Window()
         self._places = np.empty(2 * num_envs, np.int64)
         self._lost = np.empty(2 * num_envs * (1 + self._history), np.int64)
-        self._outputs: dict[tuple[int, Window, bool, int], _Output] = {}
-        self.telemetry = DrawTelemetry(capacity)
+        self._outputs: dict[tuple[int, bool, int], _Output] = {}  # of the window in force
+        self.telemetry = DrawTelemetry(capacity, self._scalars["visits"])
         self._guard = _Guard()
 
     def __len__(self) -> int:
@@ -133,9 +142,7 @@ class ReplayBuffer:
     @property
     def bytes_per_row(self) -> float:
         """Memory of one row without the sampler's."""
-        columns = (self._action, self._reward, self._flags, self._lives)
-        telemetry = 2  # bytes of a visit counter
-        return sum(column.nbytes for column in (self._frames, *columns)) / self.capacity + telemetry
+        return (self._frames.nbytes + self._scalars.nbytes) / self.capacity
 
     def oldest_row(self, env: int) -> int:
         """Number of the oldest row of `env` that is still there."""
@@ -277,16 +284,15 @@ class ReplayBuffer:
         Raises ReplayError if no row is usable, or fewer than the sampler needs for the batch.
         """
         with self._guard:
-            if window != self._window:
+            if window is not self._window and window != self._window:
                 self._change_window(window)
             slots, info = self.sampler.sample(batch_size)
-            key = (batch_size, window, info.weight is not None, page)
+            key = (batch_size, info.weight is not None, page)
             output = self._outputs.get(key)
             if output is None:
-                output = self._outputs[key] = self._make_output(*key[:3])
+                output = self._outputs[key] = self._make_output(*key[:2])
             self._read(output, slots, info)
-            windows.ages(slots, self.num_envs, self.rows_written, self.capacity, output.age)
-            self.telemetry.drawn(slots, output.age)
+            self.telemetry.drawn(slots, output.age[self._window.burn_in :: output.index.shape[1]])
             return output.batch.clone() if copy else output.batch
 
     def metrics(self) -> dict[str, float]:
@@ -326,17 +332,20 @@ class ReplayBuffer:
             flags,
             self._reward,
             self._action,
+            self.rows_written,
             output.action,
             output.reward,
             output.discount,
             output.terminated,
             output.after,
+            output.age,
             output.places,
         )
         self._frames.gather(output.places_flat, output.frames)
 
-    def _make_output(self, batch_size: int, window: Window, weighted: bool) -> _Output:
+    def _make_output(self, batch_size: int, weighted: bool) -> _Output:
         """Tensors that every batch of this shape is written into, and the Batch that shows them."""
+        window = self._window
         steps = window.burn_in + window.length
         shape = [batch_size] if steps == 1 else [batch_size, steps]
         count = batch_size * steps
@@ -389,7 +398,7 @@ class ReplayBuffer:
             discount,
             terminated,
             after=np.empty(count, np.int64),
-            age=np.empty(batch_size, np.int64),
+            age=np.empty(count, np.int64),
         )
 
     def _change_window(self, window: Window) -> None:
@@ -404,6 +413,7 @@ class ReplayBuffer:
                 see="docs/replay.md",
             )
         old, self._window = self._window, window
+        self._outputs.clear()
         same_starts = (old.length, old.burn_in, old.stride) == (window.length, window.burn_in, window.stride)
         if same_starts and old.n_step == window.n_step:
             return  # gamma is applied at read
@@ -515,4 +525,4 @@ class _Output:
     discount: Array  # [N]
     terminated: Array  # [N]
     after: Array  # [N] slot behind each window
-    age: Array  # [B] rows that the environment has written since each start
+    age: Array  # [N] rows that the environment has written since

@@ -25,9 +25,11 @@ class DrawTelemetry:
     Slots are trusted to lie in [0, capacity): they come from a sampler, which has checked them.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, visits: Array | None = None) -> None:
+        """`visits`: int16 [C] to count in, where a row's other data lie; None = an array of its own."""
         self.capacity = capacity
-        self._visits = np.full(capacity, _NOT_USABLE, np.int16)  # of the row that lives in each slot
+        self._visits = np.empty(capacity, np.int16) if visits is None else visits  # of the row that lives in each slot
+        self._visits[:] = _NOT_USABLE
         self._tally = np.zeros(_PLACES, np.int64)  # since the last flush, as are the ages
         self._ages = np.zeros(_BINS, np.int64)
         self._histogram = np.zeros(_MOST_VISITS + 1, np.int64)  # since the beginning
@@ -105,13 +107,16 @@ def age_quantile(counts: IntArray, level: float) -> float:
 @kernel
 def count_draws(slots: IntArray, ages: IntArray, visits: Array, age_bins: IntArray, tally: IntArray) -> None:
     """One batch. A counter whose slot is already in the batch is held as its complement, which is negative."""
+    before = np.empty(len(slots), np.int16)
+    for i in range(len(slots)):  # counters lie all over the memory: a loop of reads alone waits for many at once
+        before[i] = visits[slots[i]]
     for i in range(len(slots)):
         slot, age = slots[i], ages[i]
         seen = visits[slot]
         if seen < 0:
             tally[_DUPLICATES] += 1
             seen = ~seen
-        elif seen == 0:
+        elif before[i] == 0:
             tally[_FIRST_VISITS] += 1
             tally[_FIRST_AGE] += age
         visits[slot] = ~(seen + (seen < _MOST_VISITS))

@@ -124,41 +124,6 @@ def stacks(slots: IntArray, envs: int, stack: int, repeat: bool, flags: Array, p
 
 
 @kernel
-def read(
-    starts: IntArray,
-    envs: int,
-    n_step: int,
-    gamma: float,
-    clip: float,
-    stack: int,
-    repeat: bool,
-    flags: Array,
-    reward: FloatArray,
-    action: Array,
-    out_action: Array,
-    out_reward: FloatArray,
-    out_discount: FloatArray,
-    out_terminated: BoolArray,
-    out_after: IntArray,
-    out_places: IntArray,
-) -> None:
-    """All that a batch holds of the windows from `starts` [N] but the frames, in one call.
-
-    out_places: storage rows of the stacks at the start and behind the window, [N, stack + 1] overlapping for n_step 1,
-    else [2 N, stack], all starts first.
-    """
-    returns(starts, envs, n_step, gamma, clip, flags, reward, out_reward, out_discount, out_terminated, out_after)
-    copy_rows(action, starts, out_action)
-    count = len(starts)
-    stacks(starts, envs, stack, repeat, flags, out_places)
-    if n_step == 1:
-        for i in range(count):
-            out_places[i, stack] = out_after[i]
-    else:
-        stacks(out_after, envs, stack, repeat, flags, out_places[count:])
-
-
-@kernel
 def ages(slots: IntArray, envs: int, rows_written: IntArray, capacity: int, out_age: IntArray) -> None:
     """Rows that the environment of each of `slots` [N] has written since the row there."""
     rows = capacity // envs
@@ -174,3 +139,41 @@ def copy_rows(column: Array, slots: IntArray, out: Array) -> None:
         slot = slots[i]
         for j in range(column.shape[1]):
             out[i, j] = column[slot, j]
+
+
+@kernel
+def read(
+    starts: IntArray,
+    envs: int,
+    n_step: int,
+    gamma: float,
+    clip: float,
+    stack: int,
+    repeat: bool,
+    flags: Array,
+    reward: FloatArray,
+    action: Array,
+    rows_written: IntArray,
+    out_action: Array,
+    out_reward: FloatArray,
+    out_discount: FloatArray,
+    out_terminated: BoolArray,
+    out_after: IntArray,
+    out_age: IntArray,
+    out_places: IntArray,
+) -> None:
+    """All that a batch holds of the windows from `starts` [N] but the frames, in one call.
+
+    out_places: storage rows of the stacks at the start and behind the window, [N, stack + 1] overlapping for n_step 1,
+    else [2 N, stack], all starts first.
+    """
+    returns(starts, envs, n_step, gamma, clip, flags, reward, out_reward, out_discount, out_terminated, out_after)
+    copy_rows(action, starts, out_action)
+    ages(starts, envs, rows_written, len(flags), out_age)
+    count = len(starts)
+    stacks(starts, envs, stack, repeat, flags, out_places)
+    if n_step == 1:
+        for i in range(count):
+            out_places[i, stack] = out_after[i]
+    else:
+        stacks(out_after, envs, stack, repeat, flags, out_places[count:])
