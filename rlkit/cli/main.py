@@ -17,6 +17,7 @@ COMMANDS = {
     "envs": "list environments: rlkit envs walker",
     "agents": "list agents: rlkit agents",
     "config": "show or compare settings: rlkit config show sac --env dmc/walker-walk",
+    "replay": "how often a sampler draws each row: rlkit replay stats --sampler rr-c",
     "doctor": "check this machine: rlkit doctor",
 }
 

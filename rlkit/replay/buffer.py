@@ -277,6 +277,12 @@ class ReplayBuffer:
 
     # --- reading
 
+    def usable(self, window: Window) -> int:
+        """Rows that a batch of such windows may start at; `window` is from now on the one that rows are kept for."""
+        with self._guard:
+            self._use(window)
+            return len(self.sampler)
+
     def sample(self, batch_size: int, window: Window, *, copy: bool = False, page: int = 0) -> Batch:
         """A batch [B], as described in replay/batch.py, or [B, burn_in + length] if the window is a sequence.
 
@@ -284,8 +290,7 @@ class ReplayBuffer:
         Raises ReplayError if no row is usable, or fewer than the sampler needs for the batch.
         """
         with self._guard:
-            if window is not self._window and window != self._window:
-                self._change_window(window)
+            self._use(window)
             slots, info = self.sampler.sample(batch_size)
             key = (batch_size, info.weight is not None, page)
             output = self._outputs.get(key)
@@ -401,8 +406,10 @@ class ReplayBuffer:
             age=np.empty(count, np.int64),
         )
 
-    def _change_window(self, window: Window) -> None:
-        """Other windows: rows near the write pointers become usable starts, or stop being so."""
+    def _use(self, window: Window) -> None:
+        """Other windows than before: rows near the write pointers become usable starts, or stop being so."""
+        if window is self._window or window == self._window:
+            return
         needs = self._stack - 1 + window.burn_in + window.length + window.n_step  # history, starts, and what follows
         if window.n_step < 1 or window.length < 1 or window.burn_in < 0 or window.stride < 1 or needs > self._rows:
             raise ReplayError(

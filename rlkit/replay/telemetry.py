@@ -32,7 +32,7 @@ class DrawTelemetry:
         self._visits[:] = _NOT_USABLE
         self._tally = np.zeros(_PLACES, np.int64)  # since the last flush, as are the ages
         self._ages = np.zeros(_BINS, np.int64)
-        self._histogram = np.zeros(_MOST_VISITS + 1, np.int64)  # since the beginning
+        self._histogram = np.zeros(_MOST_VISITS + 2, np.int64)  # since the beginning
 
     def drawn(self, slots: IntArray, ages: IntArray) -> None:
         """A batch was drawn. slots: [B]; ages: [B] rows that the environment has written since, in env steps."""

@@ -28,6 +28,8 @@ from rlkit.envs.stacking import FrameStacker
 from rlkit.replay import samplers
 from rlkit.replay.batch import Window
 from rlkit.replay.buffer import ReplayBuffer
+from rlkit.replay.prefetch import PrefetchReplay
+from rlkit.replay.replay import Replay
 from rlkit.replay.storage import DeviceStorage, FrameStorage, MemoryMapStorage, RamStorage
 
 Storage: TypeAlias = Callable[[int, int, np.dtype[Any]], FrameStorage]  # (rows, width, dtype)
@@ -49,7 +51,7 @@ def make_stacker(spec: EnvSpec) -> FrameStacker:
     return FrameStacker(spec.num_envs, space.shape, space.dtype, spec.stack, spec.stack_padding)
 
 
-def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> ReplayBuffer:
+def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> Replay:
     """The replay of `config` for the spaces of `spec`, its kernels compiled."""
     settings = config.replay
     sampler = config.sampler
@@ -63,7 +65,8 @@ def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> ReplayBuff
         "disk": functools.partial(MemoryMapStorage, directory=Path(settings.directory)),
         "device": functools.partial(DeviceStorage, device=check_device(config.device)),
     }
-    return replay(capacity, seeds.integer("sampler"), storages[settings.storage])
+    buffer = replay(capacity, seeds.integer("sampler"), storages[settings.storage])
+    return PrefetchReplay(buffer) if settings.prefetch else buffer
 
 
 def _replay(

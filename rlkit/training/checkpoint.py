@@ -24,7 +24,7 @@ import numpy as np
 
 from rlkit.core.errors import ResourceError, ResumeError
 from rlkit.core.typing import Array, State
-from rlkit.replay.buffer import ReplayBuffer
+from rlkit.replay.replay import Replay
 from rlkit.replay.chunks import CHUNK_FRAMES, ChunkReader, compresses, encode
 from rlkit.training.tree_files import crc32, fsync, load_tree, save_tree, write_text
 
@@ -55,7 +55,7 @@ class CheckpointStore:
             return []
         return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
 
-    def save(self, step: int, state: State, replay: ReplayBuffer | None) -> Path:
+    def save(self, step: int, state: State, replay: Replay | None) -> Path:
         """Write checkpoint `step`; replay adds only the rows that are new since the last call.
 
         Raises ResourceError if the disk is full; older checkpoints stay as they are.
@@ -111,7 +111,7 @@ class CheckpointStore:
             see="docs/run_folder.md",
         )
 
-    def load_replay(self, segments: list[dict[str, Any]], replay: ReplayBuffer, replay_state: State) -> None:
+    def load_replay(self, segments: list[dict[str, Any]], replay: Replay, replay_state: State) -> None:
         """Fill an empty `replay` with the rows of `segments`, then with its own small state."""
         for env, start, columns in self.read_rows(segments):
             replay.load_rows(env, start, columns)
@@ -161,7 +161,7 @@ class CheckpointStore:
                 return f"{file.name} has CRC {found:08x} instead of {entry['crc32']:08x}"
         return None
 
-    def _append_rows(self, replay: ReplayBuffer) -> list[dict[str, Any]]:
+    def _append_rows(self, replay: Replay) -> list[dict[str, Any]]:
         """The segments that the replay needs now: the old ones that still hold a living row, and one of new rows."""
         saved = np.zeros(len(replay.rows_written), np.int64)
         for segment in self._listed:
@@ -173,7 +173,7 @@ class CheckpointStore:
         new = [(env, start, stop) for env, start, stop in ranges if stop > start]
         return [*living, self._write_segment(replay, new)] if new else living
 
-    def _write_segment(self, replay: ReplayBuffer, ranges: list[tuple[int, int, int]]) -> dict[str, Any]:
+    def _write_segment(self, replay: Replay, ranges: list[tuple[int, int, int]]) -> dict[str, Any]:
         self._segments.mkdir(exist_ok=True)
         number = max((int(path.stem) for path in self._segments.glob("*.bin")), default=-1) + 1
         path = self._segments / f"{number:08d}.bin"
@@ -264,7 +264,7 @@ def _pack(name: str, column: Array) -> tuple[list[Any], list[memoryview]]:
     return [*described, len(blob)], [memoryview(blob), index.reshape(-1).view(np.uint8).data]
 
 
-def _pieces(replay: ReplayBuffer, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+def _pieces(replay: Replay, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
     """The same rows in pieces of some 32 MB."""
     for env, start, stop in ranges:
         row = replay.export_rows(env, start, start + 1)

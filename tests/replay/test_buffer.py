@@ -241,8 +241,7 @@ def test_stride_as_long_as_the_sequence_reads_every_row_once_an_epoch():
         world.add(rng.choice(["go"] * 9 + ["truncate"], size=2).tolist())
     window = Window(1, 0.9, length=4, burn_in=2, stride=4)
     world.buffer.sampler = ReshuffleSampler(128, seed=0)
-    world.buffer._change_window(window)  # tells the new sampler of every start
-    starts = len(world.buffer.sampler)
+    starts = world.buffer.usable(window)  # tells the new sampler of every start
     batch = world.buffer.sample(starts, window)  # exactly one epoch
     learned = batch["uid"][:, 2:][batch["mask"][:, 2:]].tolist()
     assert len(learned) == len(set(learned)) > 90

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from rlkit.core.errors import ResumeError
+from rlkit.replay.samplers import SAMPLERS
 from rlkit.training.checkpoint import CheckpointStore
 from rlkit.training.experiment import Experiment, resume, train
 from rlkit.training.run_folder import RunFolder
@@ -25,7 +26,13 @@ from tests.training.runs import SHORT, config, only_run, steps
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("case", SHORT)
 def test_continuation_through_files_is_bit_exact(case, num_envs, tmp_path):
-    settings = config(case, env__num_envs=num_envs)
+    check_continuation(case, num_envs, tmp_path)
+
+
+def check_continuation(case, num_envs, tmp_path, **overrides):
+    if overrides.get("replay__sampler") == "consume":
+        overrides["sampler__max_visits"] = 1_000  # as many as the replay ratio asks for
+    settings = config(case, env__num_envs=num_envs, **overrides)
     half = settings.env_steps // 2 // num_envs
     store = CheckpointStore(tmp_path / "checkpoints", keep=2)
     whole = Experiment(settings)
@@ -46,12 +53,26 @@ def test_continuation_through_files_is_bit_exact(case, num_envs, tmp_path):
     assert torn == []
     assert whole.updates > 0
     assert again.updates == whole.updates
+    assert again.replay.metrics() == whole.replay.metrics()
     assert differing_leaves(again.state_dict(), whole.state_dict()) == []
     batches = [experiment.replay.sample(32, experiment.window, copy=True) for experiment in (whole, again)]
     for key in batches[0].keys(include_nested=True, leaves_only=True):
         assert torch.equal(batches[0][key], batches[1][key]), key
     whole.close()
     again.close()
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_continuation_is_bit_exact_with_every_sampler(sampler, prefetch, tmp_path):
+    check_continuation("dqn-tiny-pixels", 2, tmp_path, replay__sampler=sampler, replay__prefetch=prefetch)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHORT)
+def test_continuation_is_bit_exact_for_every_agent_with_every_sampler(case, sampler, tmp_path):
+    check_continuation(case, 1, tmp_path, replay__sampler=sampler)
 
 
 @pytest.mark.parametrize("case", ["dqn-gym", "sac-gym"])

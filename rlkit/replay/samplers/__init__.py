@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlkit.core.errors import ConfigError, nearest
+from rlkit.replay.samplers.combined import CombinedConfig, CombinedSampler
+from rlkit.replay.samplers.consume import ConsumeConfig, ConsumeSampler
+from rlkit.replay.samplers.masked import MaskedReshuffleConfig, MaskedReshuffleSampler
+from rlkit.replay.samplers.prioritized import PrioritizedConfig, PrioritizedSampler
+from rlkit.replay.samplers.rank import RankConfig, RankSampler
+from rlkit.replay.samplers.recency import RecencyConfig, RecencySampler
+from rlkit.replay.samplers.reshuffle import ReshuffleConfig, ReshuffleSampler
 from rlkit.replay.samplers.sampler import Sampler
 from rlkit.replay.samplers.uniform import UniformConfig, UniformSampler
 
@@ -22,6 +29,15 @@ class SamplerKind:
 
 SAMPLERS: dict[str, SamplerKind] = {
     "uniform": SamplerKind("every usable row with the same probability", UniformSampler, UniformConfig),
+    "rr-c": SamplerKind("every row once per pass, in random order", ReshuffleSampler, ReshuffleConfig),
+    "ere": SamplerKind("the newest rows, fewer and fewer over a cycle", RecencySampler, RecencyConfig),
+    "cer": SamplerKind("uniform or rr-c, and the newest row in every batch", CombinedSampler, CombinedConfig),
+    "per": SamplerKind("prioritised replay, proportional to the TD error", PrioritizedSampler, PrioritizedConfig),
+    "per-rank": SamplerKind("prioritised replay, by rank of the TD error", RankSampler, RankConfig),
+    "rr-m": SamplerKind(
+        "priorities without luck: who was drawn more than is due waits", MaskedReshuffleSampler, MaskedReshuffleConfig
+    ),
+    "consume": SamplerKind("a queue: every row a fixed number of times", ConsumeSampler, ConsumeConfig),
 }
 
 

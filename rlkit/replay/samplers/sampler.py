@@ -8,6 +8,7 @@ from typing import NoReturn, Protocol
 import numpy as np
 
 from rlkit.core.errors import ReplayError, ResumeError
+from rlkit.core.kernels import kernel
 from rlkit.core.typing import FloatArray, IntArray, State
 
 
@@ -119,3 +120,24 @@ def check_state(state: State, kind: str, capacity: int) -> None:
             fix="resume with the replay settings of the stored run",
             see="docs/replay.md",
         )
+
+
+@kernel
+def occupy(uid: IntArray, slots: IntArray, uids: IntArray) -> int:
+    """Write into uid [C] who lives in `slots`; how many of them were empty (-1)."""
+    count = 0
+    for i in range(len(slots)):
+        count += uid[slots[i]] < 0
+        uid[slots[i]] = uids[i]
+    return count
+
+
+@kernel
+def vacate(uid: IntArray, slots: IntArray) -> int:
+    """Empty `slots` of uid [C], those that do not exist left out; how many were not empty."""
+    count = 0
+    for slot in slots:
+        if 0 <= slot < len(uid):
+            count += uid[slot] >= 0
+            uid[slot] = -1
+    return count

@@ -9,7 +9,15 @@ import numpy as np
 from rlkit.core.kernels import below, kernel, word
 from rlkit.core.seeding import CounterStream
 from rlkit.core.typing import FloatArray, IntArray, State
-from rlkit.replay.samplers.sampler import SampleInfo, batch_too_large, check_slots, check_state, no_usable_row
+from rlkit.replay.samplers.sampler import (
+    SampleInfo,
+    batch_too_large,
+    check_slots,
+    check_state,
+    no_usable_row,
+    occupy,
+    vacate,
+)
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,12 @@ class UniformSampler:
     def extend(self, slots: IntArray, uids: IntArray, priority: FloatArray | None = None) -> None:
         """These rows became usable. `priority` is ignored."""
         check_slots(slots, self.capacity)
-        self._usable += int((self._uid[slots] < 0).sum())
-        self._uid[slots] = uids
+        self._usable += occupy(self._uid, slots, uids)
         self._high = max(self._high, int(slots.max(initial=-1)) + 1)
 
     def invalidate(self, slots: IntArray) -> None:
         """These slots stopped being usable."""
-        self._usable -= int((self._uid[slots] >= 0).sum())
-        self._uid[slots] = -1
+        self._usable -= vacate(self._uid, slots)
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
         """Slots int64 [B]. Raises ReplayError if no row is usable, or too few are for draws without replacement."""
@@ -91,7 +97,7 @@ def draw(
     """Fill `slots` and `uids` [B] in rounds: every place that is still missing draws once a round. The new counter."""
     missing = len(slots)
     places = np.arange(missing)
-    taken = {places[0] - 1}  # numba knows the type of a set by an element; -1 is no slot
+    taken = {int(np.int64(-1))}  # numba knows the type of a set by an element; -1 is no slot
     while missing:
         left = 0
         for i in range(missing):
