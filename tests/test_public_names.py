@@ -6,8 +6,12 @@ import pytest
 
 PUBLIC = {
     "rlkit.replay": [
-        "Batch", "ReplayBuffer", "SampleInfo", "Sampler", "UniformSampler", "Window", "replay_memory_bytes",
+        "Batch", "CombinedSampler", "ConsumeSampler", "DeviceStorage", "FrameStorage", "MaskedReshuffleSampler",
+        "MemoryMapStorage", "MixtureReplay", "PrefetchReplay", "PrioritizedSampler", "RamStorage", "RankSampler",
+        "RecencySampler", "Replay", "ReplayBuffer", "ReshuffleSampler", "SampleInfo", "Sampler", "UniformSampler",
+        "Window", "replay_memory_bytes",
     ],
+    "rlkit.replay.samplers": ["SAMPLERS", "find", "make"],
     "rlkit.core.timestep": ["EpisodeEnd", "TimeStep"],
     "rlkit.core.seeding": ["CounterStream", "SeedTree", "splitmix64"],
     "rlkit.core.errors": [

@@ -33,11 +33,12 @@ def replay_memory_bytes(
     action_dtype: npt.DTypeLike,
     *,
     has_lives: bool,
+    slot_bytes: int = 8,
 ) -> int:
-    """Memory of a ReplayBuffer of `capacity` rows with a sampler of 8 bytes a row."""
+    """Memory of a ReplayBuffer of `capacity` rows whose sampler takes `slot_bytes` a row (the registry knows them)."""
     observation = int(np.prod(observation_shape)) * np.dtype(observation_dtype).itemsize
     scalars = _scalar_record(action_shape, action_dtype, has_lives=has_lives).itemsize
-    return capacity * (observation + scalars + 8)
+    return capacity * (observation + scalars + slot_bytes)
 
 
 def _scalar_record(action_shape: tuple[int, ...], action_dtype: npt.DTypeLike, *, has_lives: bool) -> np.dtype[Any]:

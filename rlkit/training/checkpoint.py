@@ -24,8 +24,8 @@ import numpy as np
 
 from rlkit.core.errors import ResourceError, ResumeError
 from rlkit.core.typing import Array, State
-from rlkit.replay.replay import Replay
 from rlkit.replay.chunks import CHUNK_FRAMES, ChunkReader, compresses, encode
+from rlkit.replay.replay import Replay
 from rlkit.training.tree_files import crc32, fsync, load_tree, save_tree, write_text
 
 FORMAT = 2

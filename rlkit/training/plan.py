@@ -12,6 +12,7 @@ import psutil
 from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import ResourceError
 from rlkit.core.seeding import SeedTree
+from rlkit.replay import samplers
 from rlkit.replay.buffer import replay_memory_bytes
 from rlkit.training.build import action_layout, make_env, planned_updates
 from rlkit.training.experiment import Experiment
@@ -76,7 +77,13 @@ def make_plan(config: RunConfig, runs_dir: Path, *, measure: bool) -> Plan:
     space = spec.observation_space
     capacity = config.replay.capacity
     replay_bytes = replay_memory_bytes(
-        capacity, space.shape, space.dtype, action_shape, action_dtype, has_lives=spec.family == "atari"
+        capacity,
+        space.shape,
+        space.dtype,
+        action_shape,
+        action_dtype,
+        has_lives=spec.family == "atari",
+        slot_bytes=samplers.find(config.replay.sampler).slot_bytes,
     )
     row_bytes = replay_bytes / capacity
     disk = 0.0

@@ -1,5 +1,8 @@
 """The ring equals a list of episodes: usable rows, stacks, returns, ends of every kind, n-step changes, resume."""
 
+import functools
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +11,20 @@ from hypothesis import strategies as st
 
 from rlkit.core.errors import ConfigError, ReplayError, ResumeError
 from rlkit.core.timestep import TimeStep
-from rlkit.replay import ReplayBuffer, UniformSampler, Window, replay_memory_bytes
+from rlkit.replay import (
+    DeviceStorage,
+    MemoryMapStorage,
+    RamStorage,
+    ReplayBuffer,
+    UniformSampler,
+    Window,
+    replay_memory_bytes,
+)
 from rlkit.replay.samplers.reshuffle import ReshuffleSampler
 from tests.replay.oracle import EpisodeListOracle
 
 
-def make(length=8, num_envs=1, stack=1, padding="zero", clip=None, seed=0, shape=(2,)):
+def make(length=8, num_envs=1, stack=1, padding="zero", clip=None, seed=0, shape=(2,), storage=None):
     capacity = length * num_envs
     return ReplayBuffer(
         capacity=capacity,
@@ -27,6 +38,7 @@ def make(length=8, num_envs=1, stack=1, padding="zero", clip=None, seed=0, shape
         stack_padding=padding,
         reward_clip=clip,
         has_lives=True,
+        storage=storage,
     )
 
 
@@ -359,6 +371,92 @@ def test_bad_input_leaves_the_buffer_unchanged():
     with pytest.raises(ReplayError, match="does not fit"):
         world.buffer.sample(2, Window(length=20))
     assert str(world.buffer.state_dict()) == str(before)
+
+
+def test_a_second_thread_is_an_error_and_changes_nothing():
+    world = World(16, 2, 1, "zero")
+    world.add(["go", "go"])
+    before, errors = world.buffer.state_dict(), []
+    inside, leave = threading.Event(), threading.Event()
+
+    def slow_extend(*arguments):
+        inside.set()
+        assert leave.wait(10)
+
+    def call(operation):
+        with pytest.raises(ReplayError, match="another thread is inside"):
+            operation()
+        errors.append(1)
+
+    writer = threading.Thread(target=lambda: world.add(["go", "go"]))
+    world.buffer.sampler.extend = slow_extend
+    writer.start()
+    assert inside.wait(10)
+    step = TimeStep(*(np.zeros((2, 2), np.uint8),) * 2, np.zeros(2, np.float32), *(np.zeros(2, bool),) * 3, np.zeros(2))
+    call(lambda: world.buffer.add(np.zeros((2, 2), np.uint8), np.zeros(2, np.int64), step))
+    call(lambda: world.buffer.sample(1, Window()))
+    call(world.buffer.close)
+    leave.set()
+    writer.join()
+    assert len(errors) == 3
+    del world.buffer.sampler.extend
+    assert world.buffer.rows_written.tolist() == (before["rows_written"] + 1).tolist()
+    world.add(["go", "go"])  # the lock is free again
+
+
+def test_a_closed_buffer_says_so():
+    world = World(16, 1, 1, "zero")
+    world.add(["go"])
+    world.add(["go"])
+    batch = world.buffer.sample(1, Window(), copy=True)
+    world.buffer.close()
+    for call in (
+        lambda: world.add(["go"]),
+        lambda: world.cut(),
+        lambda: world.buffer.sample(1, Window()),
+        lambda: world.buffer.update_priority(batch, torch.ones(1)),
+        world.buffer.close,
+    ):
+        with pytest.raises(ReplayError, match="this replay is closed"):
+            call()
+
+
+def test_every_storage_gives_the_same_batches(tmp_path):
+    worlds = []
+    for storage in (
+        RamStorage,
+        functools.partial(MemoryMapStorage, directory=tmp_path),
+        functools.partial(DeviceStorage, device="cpu"),
+    ):
+        world = World(16, 2, 3, "zero")
+        world.buffer = make(16, 2, 3, storage=storage)
+        worlds.append(world)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        kinds = rng.choice(["go", "go", "go", "truncate", "terminate"], size=2).tolist()
+        for world in worlds:
+            world.add(kinds)
+    batches = [world.buffer.sample(32, Window(2, 0.9)) for world in worlds]
+    for key in batches[0].keys(include_nested=True, leaves_only=True):
+        assert torch.equal(batches[0][key], batches[1][key])
+        assert torch.equal(batches[0][key], batches[2][key])
+    worlds[0].check(2)
+
+
+def test_metrics_tell_ages_and_visits():
+    world = World(16, 1, 1, "zero")
+    for _ in range(10):
+        world.add(["go"])
+    world.buffer.sample(64, Window())
+    metrics = world.buffer.metrics()
+    assert metrics["replay/duplicates"] >= 64 - 9
+    assert 1 <= metrics["replay/age_mean"] <= 9  # the newest row waits for its next frame
+    assert "replay/visits_mean" not in metrics
+    for _ in range(16):
+        world.add(["go"])
+    metrics = world.buffer.metrics()
+    assert metrics["replay/visits_mean"] == pytest.approx(64 / 10)  # 10 of the 26 rows have been overwritten
+    assert "replay/age_mean" not in metrics
 
 
 def test_capacity_must_fit_the_environments():

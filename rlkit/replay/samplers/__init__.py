@@ -25,19 +25,23 @@ class SamplerKind:
     summary: str
     build: Callable[[int, int, Any], Sampler]  # (capacity, seed, config)
     config: type[Any]  # dataclass of its settings
+    slot_bytes: int  # memory of a slot, with the settings that take most
 
 
 SAMPLERS: dict[str, SamplerKind] = {
-    "uniform": SamplerKind("every usable row with the same probability", UniformSampler, UniformConfig),
-    "rr-c": SamplerKind("every row once per pass, in random order", ReshuffleSampler, ReshuffleConfig),
-    "ere": SamplerKind("the newest rows, fewer and fewer over a cycle", RecencySampler, RecencyConfig),
-    "cer": SamplerKind("uniform or rr-c, and the newest row in every batch", CombinedSampler, CombinedConfig),
-    "per": SamplerKind("prioritised replay, proportional to the TD error", PrioritizedSampler, PrioritizedConfig),
-    "per-rank": SamplerKind("prioritised replay, by rank of the TD error", RankSampler, RankConfig),
+    "uniform": SamplerKind("every usable row with the same probability", UniformSampler, UniformConfig, 8),
+    "rr-c": SamplerKind("every row once per pass, in random order", ReshuffleSampler, ReshuffleConfig, 12),
+    "ere": SamplerKind("the newest rows, fewer and fewer over a cycle", RecencySampler, RecencyConfig, 36),
+    "cer": SamplerKind("uniform or rr-c, and the newest row in every batch", CombinedSampler, CombinedConfig, 36),
+    "per": SamplerKind("prioritised replay, proportional to the TD error", PrioritizedSampler, PrioritizedConfig, 34),
+    "per-rank": SamplerKind("prioritised replay, by rank of the TD error", RankSampler, RankConfig, 45),
     "rr-m": SamplerKind(
-        "priorities without luck: who was drawn more than is due waits", MaskedReshuffleSampler, MaskedReshuffleConfig
+        "priorities without luck: who is ahead of its share waits",
+        MaskedReshuffleSampler,
+        MaskedReshuffleConfig,
+        51,
     ),
-    "consume": SamplerKind("a queue: every row a fixed number of times", ConsumeSampler, ConsumeConfig),
+    "consume": SamplerKind("a queue: every row a fixed number of times", ConsumeSampler, ConsumeConfig, 41),
 }
 
 
