@@ -128,9 +128,11 @@ class ReplayBuffer:
         self.rows_written = np.zeros(num_envs, np.int64)  # rows that environment e has ever written
         self._considered = np.zeros(num_envs, np.int64)  # rows before this number have been considered for `extend`
         self._position = np.zeros(num_envs, np.int64)  # rows from the episode's beginning to that one
+        self._begun = np.zeros(num_envs, np.int64)  # first row of the episode of the oldest row, if overwritten
         self._starts = np.ones(num_envs, bool)  # the next row of e is the first of an episode
         self._window = Window()
         self._places = np.empty(2 * num_envs, np.int64)
+        self._new_slots, self._new_uids = np.empty((2, 4 * num_envs + 64), np.int64)
         self._lost = np.empty(2 * num_envs * (1 + self._history), np.int64)
         self._outputs: dict[tuple[int, bool, int], _Output] = {}  # of the window in force
         self.telemetry = DrawTelemetry(capacity, self._scalars["visits"])
@@ -176,6 +178,7 @@ class ReplayBuffer:
                 self.num_envs,
                 self._history,
                 self.rows_written,
+                self._begun,
                 self._starts,
                 self._flags,
                 self._reward,
@@ -215,6 +218,7 @@ class ReplayBuffer:
                     self.num_envs,
                     self._history,
                     self.rows_written,
+                    self._begun,
                     self._flags,
                     self._reward,
                     self._action,
@@ -231,26 +235,27 @@ class ReplayBuffer:
 
     def _announce(self) -> None:
         """Tell the sampler which rows have become usable starts: all that their windows need has been written."""
-        pending = int((self.rows_written - self._considered).sum())
-        slots, uids = np.empty(pending, np.int64), np.empty(pending, np.int64)
-        window = self._window
-        count = ring.announce(
-            self._rows,
-            self.num_envs,
-            window.n_step,
-            window.length,
-            window.stride,
-            self._history,
-            self.rows_written,
-            self._considered,
-            self._position,
-            self._flags,
-            slots,
-            uids,
-        )
-        if count:
-            self.sampler.extend(slots[:count], uids[:count])
-            self.telemetry.extended(slots[:count])
+        window, slots, uids = self._window, self._new_slots, self._new_uids
+        count = len(slots)
+        while count == len(slots):
+            count = ring.announce(
+                self._rows,
+                self.num_envs,
+                window.n_step,
+                window.length,
+                window.stride,
+                self._history,
+                self.rows_written,
+                self._begun,
+                self._considered,
+                self._position,
+                self._flags,
+                slots,
+                uids,
+            )
+            if count:
+                self.sampler.extend(slots[:count], uids[:count])
+                self.telemetry.extended(slots[:count])
 
     def _withdraw(self, slots: Array) -> None:
         """Tell the sampler that these slots are no longer usable."""
@@ -445,7 +450,8 @@ class ReplayBuffer:
             for env in range(self.num_envs):
                 rows = np.arange(self.oldest_row(env), self.rows_written[env]) % self._rows
                 self._withdraw(rows * self.num_envs + env)
-                self._considered[env], self._position[env] = self.oldest_row(env), 0
+                oldest = self.oldest_row(env)
+                self._considered[env], self._position[env] = oldest, oldest - self._begun[env]
         self._announce()
 
     # --- storing
@@ -478,6 +484,7 @@ class ReplayBuffer:
         return {
             "geometry": self._geometry(),
             "rows_written": self.rows_written.copy(),
+            "begun": self._begun.copy(),
             "considered": self._considered.copy(),
             "position": self._position.copy(),
             "starts": self._starts.copy(),
@@ -500,6 +507,7 @@ class ReplayBuffer:
         self.sampler.load_state_dict(state["sampler"])
         self.telemetry.load_state_dict(state["telemetry"])
         self.rows_written[:], self._starts[:] = state["rows_written"], state["starts"]
+        self._begun[:] = state["begun"]
         self._considered[:], self._position[:] = state["considered"], state["position"]
         self._window = Window(**state["window"])
         self._lost = np.empty(2 * self.num_envs * (1 + self._history), np.int64)

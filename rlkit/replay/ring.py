@@ -17,17 +17,20 @@ TERMINATED, TRUNCATED, FIRST, FINAL = 1, 2, 4, 8  # FIRST: begins an episode; FI
 
 @kernel
 def _take_back(
-    number: int, env: int, rows: int, envs: int, history: int, flags: Array, lost: IntArray, count: int
+    number: int, env: int, rows: int, envs: int, history: int, begun: IntArray, flags: Array, lost: IntArray, count: int
 ) -> int:
     """Row `number` is about to be written: append to `lost` the slot that it overwrites, and those that it cuts off.
 
-    The stack (and burn-in) of a row reaches `history` rows back unless its episode begins in between.
+    The stack (and burn-in) of a row reaches `history` rows back unless its episode begins in between. begun: [E] number
+    of the first row of the episode that the ring's oldest row belongs to, once that first row has been overwritten.
     """
     if number < rows:
         return count
     row = number % rows
     lost[count] = row * envs + env
     count += 1
+    if flags[row * envs + env] & FIRST:
+        begun[env] = number - rows
     for k in range(1, history + 1):
         newer = (row + k) % rows * envs + env
         if flags[newer] & FIRST:
@@ -43,6 +46,7 @@ def record_step(
     envs: int,
     history: int,
     rows_written: IntArray,
+    begun: IntArray,
     starts: BoolArray,
     flags: Array,
     reward: FloatArray,
@@ -70,7 +74,7 @@ def record_step(
     finals, count = 0, 0
     for env in range(envs):
         number = rows_written[env]
-        count = _take_back(number, env, rows, envs, history, flags, lost, count)
+        count = _take_back(number, env, rows, envs, history, begun, flags, lost, count)
         slot = number % rows * envs + env
         places[env] = slot
         flags[slot] = terminated[env] * TERMINATED + truncated[env] * TRUNCATED + starts[env] * FIRST
@@ -83,7 +87,7 @@ def record_step(
         rows_written[env] = number + 1
         if ended[env]:
             count, places[envs + finals] = record_final(
-                env, rows, envs, history, rows_written, flags, reward, action, lost, count
+                env, rows, envs, history, rows_written, begun, flags, reward, action, lost, count
             )
             finals += 1
     return finals, count, -1
@@ -96,6 +100,7 @@ def record_final(
     envs: int,
     history: int,
     rows_written: IntArray,
+    begun: IntArray,
     flags: Array,
     reward: FloatArray,
     action: Array,
@@ -104,7 +109,7 @@ def record_final(
 ) -> tuple[int, int]:
     """Write a row that holds only the true last frame of an episode. The new length of `lost`, and the row's slot."""
     number = rows_written[env]
-    count = _take_back(number, env, rows, envs, history, flags, lost, count)
+    count = _take_back(number, env, rows, envs, history, begun, flags, lost, count)
     slot = number % rows * envs + env
     flags[slot], reward[slot] = FINAL, 0.0
     for a in range(action.shape[1]):
@@ -158,13 +163,14 @@ def announce(
     stride: int,
     history: int,
     rows_written: IntArray,
+    begun: IntArray,
     considered: IntArray,
     position: IntArray,
     flags: Array,
     slots: IntArray,
     uids: IntArray,
 ) -> int:
-    """Fill `slots` and `uids` with the rows that have become usable starts; their number.
+    """Fill `slots` and `uids` with rows that have become usable starts; their number. If all is filled, call again.
 
     considered: [E] rows before this number have been looked at. position: [E] rows between the beginning of the episode
     and that row; a start is every `stride`-th row of an episode.
@@ -175,8 +181,8 @@ def announce(
         oldest = max(0, written - rows)
         number, steps = considered[env], position[env]
         if number < oldest:
-            number, steps = oldest, 0
-        while number < written:
+            number, steps = oldest, oldest - begun[env]
+        while number < written and count < len(slots):
             slot = number % rows * envs + env
             if not flags[slot] & FINAL:
                 if flags[slot] & FIRST:

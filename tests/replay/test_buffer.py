@@ -223,8 +223,8 @@ def sequence_windows(draw):
     return Window(draw(st.integers(1, 3)), 0.9, length, burn_in, draw(st.integers(1, 3)))
 
 
-@settings(max_examples=150, deadline=None)
-@given(programs(minimum=10), st.lists(sequence_windows(), min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+@given(programs(minimum=12), st.lists(sequence_windows(), min_size=1, max_size=3))
 def test_sequences_equal_list_of_episodes(program, windows):
     """Also when the shape of the windows, or the kind of sampling, changes while the ring moves."""
     setup, operations = program

@@ -82,10 +82,10 @@ def batch_too_large(batch_size: int, usable: int, kind: str) -> NoReturn:
 
 def check_slots(slots: IntArray, capacity: int) -> None:
     """Raise ReplayError if a slot lies outside [0, capacity)."""
-    if slots.size and (slots.min() < 0 or slots.max() >= capacity):
-        bad = slots[(slots < 0) | (slots >= capacity)][0]
+    bad = first_outside(slots, capacity)
+    if bad >= 0:
         raise ReplayError(
-            f"slot {bad} is out of range",
+            f"slot {slots[bad]} is out of range",
             why=f"this sampler has slots 0 to {capacity - 1}; nothing has been changed",
             fix="make sampler and buffer with the same capacity",
             see="docs/replay.md",
@@ -120,6 +120,15 @@ def check_state(state: State, kind: str, capacity: int) -> None:
             fix="resume with the replay settings of the stored run",
             see="docs/replay.md",
         )
+
+
+@kernel
+def first_outside(slots: IntArray, capacity: int) -> int:
+    """The first place of `slots` that holds none of [0, capacity), or -1."""
+    for i in range(len(slots)):
+        if not 0 <= slots[i] < capacity:
+            return i
+    return -1
 
 
 @kernel
