@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class MixtureReplay:
         self._unit = common
         self._carry = [0] * len(self.names)
         self._drawn, self._empty = np.zeros(len(self.names), np.int64), np.zeros(len(self.names), np.int64)
-        self._outputs: dict[tuple[int, int, bool, Layout], _Output] = {}
+        self._outputs: dict[tuple[int, int, Layout], _Output] = {}
         self._pieces: dict[tuple[int, int], _Piece] = {}
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class MixtureReplay:
     # --- reading
 
     def usable(self, window: Window) -> int:
-        """Rows of all sources that a batch of such windows may start at."""
+        """Rows of all sources that a batch of such windows may start at; their windows are from now on such."""
         return sum(source.usable(window) for source in self._sources)
 
     def sample(self, batch_size: int, window: Window, *, copy: bool = False, page: int = 0) -> Batch:
@@ -92,24 +92,29 @@ class MixtureReplay:
         if not any(present):
             no_usable_row()
         counts, unit, carry = divide(batch_size, self._parts, present, self._unit, self._carry)
-        drawn = [s for s, count in enumerate(counts) if count]
-        pieces = [self._piece(s, counts[s], self._sources[s].sample(counts[s], window)) for s in drawn]
-        output = self._output(batch_size, page, pieces, drawn)
-
         order = np.empty(batch_size, np.int64)
         spread(np.array(counts), order)
-        for s, piece in zip(drawn, pieces, strict=True):
+        output, weighted = None, False
+        for s, source in enumerate(self._sources):
+            if not counts[s]:
+                continue
+            piece = self._piece(s, source.sample(counts[s], window))
+            output = output or self._output(batch_size, page, piece)
+            if piece.layout != output.layout:
+                _misfit(self.names[s], piece.layout, output.layout)
             places = np.flatnonzero(order == s)
             for column, rows in zip(output.columns, piece.columns, strict=True):
-                column[places] = rows
-            if output.weight is not None:
-                output.weight[places] = 1.0 if piece.weight is None else piece.weight
+                column[places] = rows  # at once, while they are in the processor's cache
+            output.weight[places] = 1.0 if piece.weight is None else piece.weight
+            weighted = weighted or piece.weight is not None
+        assert output is not None
         output.source.T[:] = order  # [B], or the same in every column of [B, T]
 
         self._unit, self._carry = unit, carry
         self._drawn += counts
         self._empty += ~np.array(present)
-        return output.batch.clone() if copy else output.batch
+        batch = output.weighted if weighted else output.plain
+        return batch.clone() if copy else batch
 
     def update_priority(self, batch: Batch, priority: Tensor) -> None:
         """Hand the priorities [B] of a sampled batch to the samplers of its rows' sources.
@@ -140,28 +145,17 @@ class MixtureReplay:
         self._drawn[:], self._empty[:] = 0, 0
         return found
 
-    def _piece(self, s: int, count: int, batch: Batch) -> _Piece:
+    def _piece(self, s: int, batch: Batch) -> _Piece:
         """The columns of a source's batch. Sources reuse theirs, so they are looked up once."""
-        known = self._pieces.get((s, count))
+        known = self._pieces.get((s, len(batch)))
         if known is None or known.batch is not batch:
-            known = self._pieces[s, count] = _Piece.of(batch)
+            known = self._pieces[s, len(batch)] = _Piece.of(batch)
         return known
 
-    def _output(self, batch_size: int, page: int, pieces: list[_Piece], drawn: list[int]) -> _Output:
-        layout = pieces[0].layout
-        for s, piece in zip(drawn, pieces, strict=True):
-            if piece.layout != layout:
-                different = set(piece.layout) ^ set(layout)
-                raise ReplayError(
-                    f"replays {self.names[drawn[0]]!r} and {self.names[s]!r} do not fit together",
-                    why=f"their batches differ in {sorted(str(column) for column in different)}",
-                    fix="mix replays with the same observations, actions, stack and device",
-                    see="docs/replay.md",
-                )
-        weighted = any(piece.weight is not None for piece in pieces)
-        key = (batch_size, page, weighted, layout)
+    def _output(self, batch_size: int, page: int, piece: _Piece) -> _Output:
+        key = (batch_size, page, piece.layout)
         if key not in self._outputs:
-            self._outputs[key] = _Output.make(batch_size, pieces[0], weighted)
+            self._outputs[key] = _Output.make(batch_size, piece)
         return self._outputs[key]
 
     # --- storing: environments of all sources, one source after the other
@@ -242,30 +236,42 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Output:
-    """A mixed batch and arrays of its columns."""
+    """Mixed batches over the same tensors, with weights and without, and arrays of their columns."""
 
-    batch: Batch
-    columns: list[Any]  # in the order of its pieces
+    weighted: Batch
+    plain: Batch
+    layout: Layout
+    columns: list[Any]  # in the order of `layout`
     source: IntArray  # [B] or [B, T]
-    weight: FloatArray | None
+    weight: FloatArray
 
     @classmethod
-    def make(cls, batch_size: int, piece: _Piece, weighted: bool) -> _Output:
+    def make(cls, batch_size: int, piece: _Piece) -> _Output:
         shape = [batch_size, *piece.batch.batch_size[1:]]
-        batch = TensorDict({}, batch_size=shape)
         columns = [torch.empty(batch_size, *row, dtype=dtype, device=device) for _, row, dtype, device in piece.layout]
+        weighted = TensorDict({}, batch_size=shape)
         for described, column in zip(piece.layout, columns, strict=True):
-            batch[described[0]] = column
-        batch["source"] = torch.empty(shape, dtype=torch.int64)
-        if weighted:
-            batch["weight"] = torch.empty(shape)
-        weight = batch["weight"].numpy() if weighted else None
-        return cls(batch.lock_(), list(map(_writable, columns)), batch["source"].numpy(), weight)
+            weighted[described[0]] = column
+        source, weight = torch.empty(shape, dtype=torch.int64), torch.empty(shape)
+        weighted["source"], weighted["weight"] = source, weight
+        plain = weighted.exclude("weight").lock_()
+        arrays = list(map(_writable, columns))
+        return cls(weighted.lock_(), plain, piece.layout, arrays, source.numpy(), weight.numpy())
 
 
 def _writable(column: Tensor) -> Any:
     """What rows are best assigned to, `column[places] = rows`: in memory numpy is 15 to 35 times faster than torch."""
     return column.numpy() if column.device.type == "cpu" else column
+
+
+def _misfit(name: str, layout: Layout, others: Layout) -> NoReturn:
+    different = sorted(str(column) for column in set(layout) ^ set(others))
+    raise ReplayError(
+        f"replay {name!r} does not fit to those before it",
+        why=f"their batches differ in {', '.join(different)}",
+        fix="mix replays with the same observations, actions, stack and device",
+        see="docs/replay.md",
+    )
 
 
 def _exact(names: Sequence[str], shares: Mapping[str, Fraction | float]) -> list[Fraction]:

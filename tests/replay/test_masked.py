@@ -58,7 +58,7 @@ def test_golden_trace():
 # --- equality with the O(C) algorithm
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(["shift", "none literal", "none"]),
     st.sampled_from(["add", "clamp"]),
@@ -90,7 +90,7 @@ def test_equals_the_oracle(rebalance, rule, seed, steps, random):
         assert surplus == pytest.approx(oracle.actual[slot] - oracle.expected[slot], abs=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 99),
     st.lists(

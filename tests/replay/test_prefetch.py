@@ -155,7 +155,7 @@ def run(program, wrap):
 
 
 @pytest.mark.filterwarnings("ignore:a batch of")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(programs())
 def test_prefetch_equals_drawing_one_ahead(program):
     run(program, wrap=lambda replay: replay)
@@ -242,6 +242,19 @@ def test_a_waiting_batch_is_in_the_checkpoint_though_its_rows_are_gone():
     assert str(prefetch.state_dict()) == str(resumed.state_dict())
     prefetch.close()
     resumed.close()
+
+
+def test_priorities_of_a_set_aside_sequence_reach_its_starts():
+    replay, sequence = make(PrioritizedSampler), Window(1, 0.9, length=3, burn_in=2)
+    prefetch = PrefetchReplay(replay)
+    fill(prefetch, 14)
+    for window in (sequence, sequence, Window()):
+        prefetch.sample(2, window)
+    batch = prefetch.sample(2, sequence)
+    prefetch.update_priority(batch, torch.tensor([3.0, 3.0]))
+    raised = replay.sampler.state_dict()["rows"]["p"] > 1.5
+    assert sorted(np.flatnonzero(raised)) == sorted(set(batch["index"][:, 2].tolist()))
+    prefetch.close()
 
 
 def test_state_without_prefetch_is_refused():

@@ -87,7 +87,7 @@ def programs(draw, capacity=12):
     return config, draw(st.integers(0, 99)), draw(operations(capacity)), draw(st.randoms())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(programs())
 def test_equals_the_oracle(program):
     config, seed, steps, random = program

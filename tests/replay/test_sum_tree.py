@@ -38,7 +38,7 @@ def programs(draw):
     return capacity, writes, draw(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(programs())
 def test_equals_a_binary_tree_bit_for_bit(program):
     capacity, writes, shares = program
@@ -98,7 +98,7 @@ def test_memory_and_alignment():
     assert tree.nodes.ctypes.data % 64 == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(programs(), st.integers(1, 30))
 def test_minimum_tree(program, room):
     capacity, writes, shares = program

@@ -90,11 +90,26 @@ def test_one_seed_two_runs_are_identical_and_two_seeds_are_not(case):
 
 
 # A step of the others costs more than CartPole's by far: fewer of them.
-@pytest.mark.parametrize(("case", "env_steps"), [("dqn-gym", 4000), ("sac-dmc", 1600), ("dqn-atari", 800)])
-def test_sigterm_and_resume_in_new_processes_equal_the_uninterrupted_run(case, env_steps, tmp_path):
+PROCESSES = [("dqn-gym", 4000, "uniform"), ("sac-dmc", 1600, "uniform"), ("dqn-atari", 800, "uniform")]
+PROCESSES += [
+    pytest.param(case, env_steps, sampler, marks=pytest.mark.slow)
+    for sampler in ("rr-c", "rr-m", "per")
+    for case, env_steps in (("dqn-gym", 4000), ("sac-dmc", 1600))
+]
+
+
+@pytest.mark.parametrize(("case", "env_steps", "sampler"), PROCESSES)
+def test_sigterm_and_resume_in_new_processes_equal_the_uninterrupted_run(case, env_steps, sampler, tmp_path):
     """Through the command line: kill -TERM in the middle, `rlkit resume`, compare files."""
     agent, env, own = SHORT[case]
-    flags = {**own, "env_steps": env_steps, "learning_starts": 100, "random_steps": 50, "replay.batch_size": 16}
+    flags = {
+        **own,
+        "replay.sampler": sampler,
+        "env_steps": env_steps,
+        "learning_starts": 100,
+        "random_steps": 50,
+        "replay.batch_size": 16,
+    }
     flags |= {"logging.period": env_steps // 8, "evaluation.period": env_steps // 3, "evaluation.episodes": 2}
     flags |= {"checkpoint.period": env_steps // 4, "replay.capacity": env_steps // 4, "threads": 1}
     if agent == "dqn" and env.startswith("ALE"):

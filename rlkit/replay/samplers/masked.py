@@ -20,8 +20,8 @@ from rlkit.replay.samplers.priorities import (
     BY_BATCH,
     NewRow,
     Priorities,
+    PriorityLog,
     PriorityRule,
-    WeightLog,
     check_priority_settings,
     living,
     require,
@@ -53,8 +53,8 @@ class MaskedReshuffleConfig:
     priority_epsilon: float = 0.01
     # p of a new row: the largest so far, the largest of the rows that are usable now, or 1. The first two start at 1.
     new_row: NewRow = "running_max"
-    # A row that goes takes its surplus of expected over actual draws with it. shift: the others get it, each in
-    # proportion to its p, so that both counts have the same sum for ever. none: nobody does, and the sums may drift.
+    # A row that goes was ahead of its expected count, or behind. shift: the expected counts of the others move by that
+    # much, in proportion to their p, so that both counts have the same sum for ever. none: the sums drift apart a bit.
     rebalance: Literal["shift", "none"] = "shift"
     weight_exponent: float = 0.0  # beta of importance weights (N p / sum p)^-beta over the batch's largest; 0: none
 
@@ -88,7 +88,7 @@ class MaskedReshuffleSampler:
         self._due = np.zeros(capacity)  # clock at which a = e; where p = 0 no clock will do, and it is a - e
         self._counts = np.zeros(2, np.int64)  # rows that are usable, and those of them with p > 0
         self._clock = 0.0
-        self._drawn, self._soft, self._updated, self._late, self._effective = 0, 0, 0, 0, WeightLog()
+        self._drawn, self._soft, self._log = 0, 0, PriorityLog()  # since the last `metrics`
 
     def __len__(self) -> int:
         return int(self._counts[USABLE])
@@ -133,27 +133,25 @@ class MaskedReshuffleSampler:
         self._drawn, self._soft = self._drawn + batch_size, self._soft + soft
         if not beta:
             return slots, SampleInfo(uid=uids)
-        self._effective.add(effective)
+        self._log.add_batch(effective)
         return slots, SampleInfo(uid=uids, weight=weight)
 
     def update(self, slots: IntArray, uids: IntArray, priority: FloatArray) -> None:
         """New priorities d [N], not negative; the last one wins where a row is there twice."""
         slots, uids, p = self._priorities.prepare(slots, uids, priority)
         late, largest = assign(*self._arrays, self._clock, slots, uids, p)
-        self._updated, self._late = self._updated + len(slots), self._late + late
+        self._log.add_update(len(slots), late)
         self._priorities.notice(slots, largest)
 
     def metrics(self) -> dict[str, float]:
         """`rr/`: share of the rows that are masked, of the draws that took one; p, weights, late updates as in per."""
-        found = self._priorities.metrics(len(self)) | self._effective.read()
+        found = self._priorities.metrics(len(self)) | self._log.read()
         if len(self):
             due = self._masked.leaves
             found["masked_share"] = float(((due > self._clock) & (due < np.inf)).sum()) / len(self)
         if self._drawn:
             found["soft_masked_draws"] = self._soft / self._drawn
-        if self._updated:
-            found["late_updates"] = self._late / self._updated
-        self._drawn = self._soft = self._updated = self._late = 0
+        self._drawn = self._soft = 0
         return {f"rr/{name}": value for name, value in found.items()}
 
     def state_dict(self) -> State:
@@ -165,8 +163,9 @@ class MaskedReshuffleSampler:
             "due": self._due.copy(),
             "masked": self._masked.leaves < np.inf,
             "clock": self._clock,
-            "counts": [self._drawn, self._soft, self._updated, self._late],
-            "effective": self._effective.state_dict(),
+            "drawn": self._drawn,
+            "soft": self._soft,
+            "log": self._log.state_dict(),
             "draw": self._draw.state_dict(),
         }
 
@@ -175,9 +174,9 @@ class MaskedReshuffleSampler:
         check_state(state, self._kind(), self.capacity)
         self._draw.load_state_dict(state["draw"])
         self._priorities.load_state_dict(state["priorities"])
-        self._effective.load_state_dict(state["effective"])
+        self._log.load_state_dict(state["log"])
         self._clock = state["clock"]
-        self._drawn, self._soft, self._updated, self._late = state["counts"]
+        self._drawn, self._soft = state["drawn"], state["soft"]
         p, masked = self._priorities.sums.leaves, state["masked"]
         self._due[:] = state["due"]
         self._counts[:] = (self._priorities.uid >= 0).sum(), np.count_nonzero(p)
@@ -197,8 +196,8 @@ class MaskedReshuffleSampler:
 
 
 @kernel
-def surplus(p: float, due: float, clock: float) -> float:
-    """a - e of a row."""
+def lead(p: float, due: float, clock: float) -> float:
+    """a - e of a row: by how much it is ahead."""
     return p * (due - clock) if p > 0 else due
 
 
@@ -270,7 +269,7 @@ def remove(
     for slot in slots:
         if uid[slot] >= 0:
             counts[USABLE] -= 1
-            gone += surplus(p[slot], due[slot], clock)
+            gone += lead(p[slot], due[slot], clock)
             uid[slot], due[slot] = -1, 0.0
             write(p, open_, masked, due, counts, clock, slot, 0.0)
     refresh(p, open_, masked, starts, slots)
@@ -298,8 +297,8 @@ def assign(
         if uid[slot] < 0 or uid[slot] != uids[i]:
             late += 1
             continue
-        left = surplus(p[slot], due[slot], clock)
-        due[slot] = clock + left / new[i] if new[i] > 0 else left
+        ahead = lead(p[slot], due[slot], clock)
+        due[slot] = clock + ahead / new[i] if new[i] > 0 else ahead
         write(p, open_, masked, due, counts, clock, slot, new[i])
         largest = max(largest, new[i])
     refresh(p, open_, masked, starts, slots)

@@ -16,6 +16,7 @@ PriorityRule: TypeAlias = Literal["add", "clamp"]
 NewRow: TypeAlias = Literal["running_max", "in_buffer_max", "constant"]
 
 SMALLEST, LARGEST = 2.0**-960, 2.0**960  # of what is stored and not 0: neither sums nor reciprocals overflow
+_NOTHING = {"batches": 0, "effective": 0.0, "updated": 0, "late": 0}
 BY_NOTHING, BY_BATCH, BY_BUFFER = 0, 1, 2  # what `weigh` divides by
 
 
@@ -73,29 +74,39 @@ class Priorities:
         self.notice(np.arange(self.capacity), 0.0)
 
 
-class WeightLog:
-    """Mean effective share of the weighted batches since it was read: (sum w)^2 / (B sum w^2), 1 if all are equal."""
+class PriorityLog:
+    """Since it was read: the mean effective share of weighted batches, (sum w)^2 / (B sum w^2), and late updates."""
 
     def __init__(self) -> None:
-        self._sum, self._batches = 0.0, 0
+        self._counts: dict[str, float] = dict(_NOTHING)
 
-    def add(self, effective: float) -> None:
-        """Count a batch."""
-        self._sum, self._batches = self._sum + effective, self._batches + 1
+    def add_batch(self, effective: float) -> None:
+        """Count a batch with weights; their effective share is 1 if all are equal."""
+        self._counts["batches"] += 1
+        self._counts["effective"] += effective
+
+    def add_update(self, rows: int, late: int) -> None:
+        """Count new priorities, and those of them whose row was gone."""
+        self._counts["updated"] += rows
+        self._counts["late"] += late
 
     def read(self) -> dict[str, float]:
-        """The mean, if there was a batch; the count starts anew."""
-        found = {"weight_effective_share": self._sum / self._batches} if self._batches else {}
-        self._sum, self._batches = 0.0, 0
+        """What there is to tell; the counts start anew."""
+        counts, found = self._counts, dict[str, float]()
+        if counts["batches"]:
+            found["weight_effective_share"] = counts["effective"] / counts["batches"]
+        if counts["updated"]:
+            found["late_updates"] = counts["late"] / counts["updated"]
+        self._counts = dict(_NOTHING)
         return found
 
     def state_dict(self) -> State:
-        """Both counters."""
-        return {"sum": self._sum, "batches": self._batches}
+        """The counts; a copy."""
+        return dict(self._counts)
 
     def load_state_dict(self, state: State) -> None:
         """Continue."""
-        self._sum, self._batches = state["sum"], state["batches"]
+        self._counts = dict(state)
 
 
 def annealed(start: float, end: float, batches: int, anneal_batches: int | None) -> float:

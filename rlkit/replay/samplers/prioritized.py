@@ -22,8 +22,8 @@ from rlkit.replay.samplers.priorities import (
     BY_NOTHING,
     NewRow,
     Priorities,
+    PriorityLog,
     PriorityRule,
-    WeightLog,
     annealed,
     check_priority_settings,
     check_weight_settings,
@@ -77,7 +77,7 @@ class PrioritizedSampler:
         # The p of every row that can be drawn; inf elsewhere.
         self._rarest = MinTree(capacity) if config.weight_normaliser == "buffer" else None
         self._usable, self._batches = 0, 0
-        self._updated, self._late, self._effective = 0, 0, WeightLog()
+        self._log = PriorityLog()
 
     def __len__(self) -> int:
         return self._usable
@@ -132,23 +132,20 @@ class PrioritizedSampler:
         self._batches += 1
         if not beta:
             return slots, SampleInfo(uid=uids)
-        self._effective.add(effective)
+        self._log.add_batch(effective)
         return slots, SampleInfo(uid=uids, weight=weight)
 
     def update(self, slots: IntArray, uids: IntArray, priority: FloatArray) -> None:
         """New priorities d [N], not negative: |TD error| before weighting."""
         slots, uids, p = self._rows.prepare(slots, uids, priority)
         late, largest = assign(*self._rows.arrays, slots, uids, p, self.config.duplicates == "max")
-        self._updated, self._late = self._updated + len(slots), self._late + late
+        self._log.add_update(len(slots), late)
         self._rows.notice(slots, largest)
         self._follow(slots)
 
     def metrics(self) -> dict[str, float]:
         """`per/`: largest and mean p now, effective share of the weighted batches, share of updates that came late."""
-        found = self._rows.metrics(self._usable) | self._effective.read()
-        if self._updated:
-            found["late_updates"] = self._late / self._updated
-        self._updated = self._late = 0
+        found = self._rows.metrics(self._usable) | self._log.read()
         return {f"per/{name}": value for name, value in found.items()}
 
     def state_dict(self) -> State:
@@ -158,9 +155,7 @@ class PrioritizedSampler:
             "capacity": self.capacity,
             "rows": self._rows.state_dict(),
             "batches": self._batches,
-            "updated": self._updated,
-            "late": self._late,
-            "effective": self._effective.state_dict(),
+            "log": self._log.state_dict(),
             "draw": self._draw.state_dict(),
         }
 
@@ -169,9 +164,9 @@ class PrioritizedSampler:
         check_state(state, self._kind(), self.capacity)
         self._draw.load_state_dict(state["draw"])
         self._rows.load_state_dict(state["rows"])
-        self._effective.load_state_dict(state["effective"])
+        self._log.load_state_dict(state["log"])
         self._usable = int((self._rows.uid >= 0).sum())
-        self._batches, self._updated, self._late = state["batches"], state["updated"], state["late"]
+        self._batches = state["batches"]
         self._follow(np.arange(self.capacity))
 
     def _kind(self) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from rlkit.core.kernels import kernel, unit, word
 from rlkit.core.seeding import CounterStream
 from rlkit.core.typing import FloatArray, IntArray, State
-from rlkit.replay.samplers.priorities import WeightLog, annealed, check_weight_settings, living, prepare, require
+from rlkit.replay.samplers.priorities import PriorityLog, annealed, check_weight_settings, living, prepare, require
 from rlkit.replay.samplers.sampler import SampleInfo, check_state, no_usable_row
 from rlkit.replay.sum_tree import Float64Array
 
@@ -24,7 +24,7 @@ class RankConfig:
     """Settings of RankSampler."""
 
     priority_exponent: float = 0.7  # alpha, 0 to 1
-    sort_period: int | None = None  # updates between two sorts; None: one per 1,000 slots, 0.1 ms per update
+    sort_period: int | None = None  # updates between two sorts (0.3 s for a million rows); None: one per 100 slots
     weight_exponent: float = 0.5  # beta at the first batch; 0: no weights
     weight_exponent_end: float = 1.0  # beta from batch `anneal_batches` on, on a line until then
     anneal_batches: int | None = None  # None: beta stays
@@ -56,7 +56,7 @@ class RankSampler:
 
     def __init__(self, capacity: int, seed: int, config: RankConfig = RankConfig()) -> None:
         self.capacity, self.config = capacity, config
-        self._period = max(capacity // 1_000, 1) if config.sort_period is None else config.sort_period
+        self._period = max(capacity // 100, 1) if config.sort_period is None else config.sort_period
         self._draw = CounterStream(seed)
         self._uid = np.full(capacity, -1, np.int64)  # row living in each slot; -1 = not usable
         self._priority = np.zeros(capacity)  # inf = not known yet
@@ -66,7 +66,7 @@ class RankSampler:
         self._mass = np.cumsum(np.arange(1, room + 1) ** -config.priority_exponent)  # of ranks 1 to r
         self._listed, self._usable = 0, 0
         self._unsorted = 0  # updates since the last sort
-        self._batches, self._updated, self._late, self._effective = 0, 0, 0, WeightLog()
+        self._batches, self._log = 0, PriorityLog()
 
     def __len__(self) -> int:
         return self._usable
@@ -113,7 +113,7 @@ class RankSampler:
         self._batches += 1
         if not beta:
             return slots, SampleInfo(uid=uids)
-        self._effective.add(effective)
+        self._log.add_batch(effective)
         return slots, SampleInfo(uid=uids, weight=weight)
 
     def update(self, slots: IntArray, uids: IntArray, priority: FloatArray) -> None:
@@ -122,16 +122,13 @@ class RankSampler:
         here = (self._uid[slots] == uids) & (uids >= 0)
         self._priority[slots[here]] = d[here]
         self._unsorted += 1
-        self._updated, self._late = self._updated + len(slots), self._late + len(slots) - int(here.sum())
+        self._log.add_update(len(slots), len(slots) - int(here.sum()))
 
     def metrics(self) -> dict[str, float]:
         """`per-rank/`: share of gaps in the list now, effective share of weighted batches, share of late updates."""
-        found = self._effective.read()
+        found = self._log.read()
         if self._listed:
             found["gaps"] = 1 - self._usable / self._listed
-        if self._updated:
-            found["late_updates"] = self._late / self._updated
-        self._updated = self._late = 0
         return {f"per-rank/{name}": value for name, value in found.items()}
 
     def state_dict(self) -> State:
@@ -144,9 +141,7 @@ class RankSampler:
             "list": self._list[: self._listed].copy(),
             "unsorted": self._unsorted,
             "batches": self._batches,
-            "updated": self._updated,
-            "late": self._late,
-            "effective": self._effective.state_dict(),
+            "log": self._log.state_dict(),
             "draw": self._draw.state_dict(),
         }
 
@@ -154,13 +149,12 @@ class RankSampler:
         """Refuses another kind, capacity, seed or other settings; another `anneal_batches` is the caller's affair."""
         check_state(state, self._kind(), self.capacity)
         self._draw.load_state_dict(state["draw"])
-        self._effective.load_state_dict(state["effective"])
+        self._log.load_state_dict(state["log"])
         self._uid[:], self._priority[:] = state["uid"], state["priority"]
         self._usable, self._listed = int((self._uid >= 0).sum()), len(state["list"])
         self._list[: self._listed] = state["list"]
         self._place[state["list"]] = np.arange(self._listed)  # the last entry of a slot counts
         self._unsorted, self._batches = state["unsorted"], state["batches"]
-        self._updated, self._late = state["updated"], state["late"]
 
     def _kind(self) -> str:
         return f"per-rank with {dataclasses.replace(self.config, anneal_batches=None)}"
