@@ -1,13 +1,13 @@
 # Sourced by train and test: makes a virtual environment and installs rlkit into it once; a second call takes no time.
-# Usage: . scripts/setup.sh EXTRAS [VENV CONSTRAINTS PACKAGE...]   (EXTRAS: "", "dev", ...; .venv and constraints.txt)
+# Usage: . scripts/setup.sh EXTRAS [VENV CONSTRAINTS PIP_ARGUMENT...]   (EXTRAS: "", "dev", ...; .venv, constraints.txt)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 extras="$1"
 venv="${2:-.venv}"
 constraints="${3:-constraints.txt}"
-packages=("${@:4}")
+more=("${@:4}")
 stamp="$venv/installed-${extras:-core}"
-wanted="$({ cat pyproject.toml "$constraints"; echo "${packages[*]-}"; } | cksum)"
+wanted="$({ cat pyproject.toml "$constraints"; echo "${more[*]-}"; } | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   python="${PYTHON:-python3}"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -21,7 +21,7 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   fi
   echo "installing rlkit (once, 1-3 minutes; on an index without CPU wheels torch brings several GB of CUDA packages)"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".${extras:+[$extras]}" \
-    "${packages[@]+"${packages[@]}"}" 2> "$venv/install.log" || {
+    "${more[@]+"${more[@]}"}" 2> "$venv/install.log" || {
     cat "$venv/install.log" >&2
     exit 3
   }

@@ -171,7 +171,7 @@ def test_reset_empties():
 
 
 class Counter(gymnasium.Env):
-    """Counts its steps; ends after 10."""
+    """Counts its steps and ends after 10: by a time limit, or truly if the last action was not 0."""
 
     observation_space, action_space = VECTOR, ACTION
 
@@ -181,7 +181,8 @@ class Counter(gymnasium.Env):
 
     def step(self, action):
         self.steps += 1
-        return np.full(2, self.steps, np.float32), float(self.steps), False, self.steps == 10, {}
+        end, true = self.steps == 10, bool(np.any(action != 0))
+        return np.full(2, self.steps, np.float32), self.steps - 5.0, end and true, end and not true, {}
 
 
 class Choice(Counter):
@@ -192,7 +193,7 @@ def dqn(algorithm=DQN, buffer=ReplayBuffer, **more):
     return algorithm(
         "MlpPolicy", DummyVecEnv([Choice, Choice, Choice]), buffer_size=60, learning_starts=20, batch_size=8, seed=0,
         replay_buffer_class=buffer, replay_buffer_kwargs={"seed": 5, **more}, device="cpu",
-        policy_kwargs={"net_arch": [8]},
+        policy_kwargs={"net_arch": [8]}, max_grad_norm=0.1,
     )  # fmt: skip
 
 

@@ -33,7 +33,9 @@ def test_draws_are_the_samplers_own(sampler, operations):
             slots.written(np.array(value))
             reference.write(value)
         elif kind == "pickle":
+            high = slots.high
             slots = pickle.loads(pickle.dumps(slots))
+            assert slots.high == high
         elif reference.count:
             batch_size = reference.fitting(value)
             drawn, info = reference.draw(batch_size)
@@ -63,8 +65,8 @@ def test_clear_starts_anew():
     assert slots.draw(4).tolist() == first
 
 
-class Priorities:
-    """Stands for a sampler; remembers what `update` was told."""
+class Told:
+    """Stands for a sampler; remembers what it was told."""
 
     def __init__(self, inner):
         self.inner, self.capacity, self.told = inner, inner.capacity, []
@@ -72,20 +74,33 @@ class Priorities:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
+    def invalidate(self, slots):
+        self.told.append(("invalidate", slots.tolist()))
+        self.inner.invalidate(slots)
+
+    def extend(self, slots, uids):
+        self.told.append(("extend", slots.tolist(), uids.tolist()))
+        self.inner.extend(slots, uids)
+
     def update(self, slots, uids, priority):
-        self.told.append((slots.tolist(), uids.tolist(), priority.tolist()))
+        self.told.append(("update", slots.tolist(), uids.tolist(), priority.tolist()))
 
 
 def test_priorities_are_meant_for_the_row_that_was_drawn():
     slots = SlotSampler(4, "rr-c", 1)
-    slots.sampler = Priorities(slots.sampler)
     slots.written(np.arange(4))  # uids 0 to 3
+    slots.sampler = Told(slots.sampler)
     slots.draw(4)
     slots.written(np.array([2]))  # uid 4 lives in slot 2 now, and was not drawn
     slots.update(np.array([1, 2]), np.array([0.5, 0.25], np.float32))
     slots.draw(4)
     slots.update(np.array([2]), np.array([1.0], np.float32))
-    assert slots.sampler.told == [([1, 2], [1, 2], [0.5, 0.25]), ([2], [4], [1.0])]
+    assert slots.sampler.told == [
+        ("invalidate", [2]),
+        ("extend", [2], [4]),
+        ("update", [1, 2], [1, 2], [0.5, 0.25]),
+        ("update", [2], [4], [1.0]),
+    ]
     with pytest.raises(ReplayError, match="slot -1 is out of range"):
         slots.update(np.array([-1]), np.array([1.0], np.float32))
     with pytest.raises(ReplayError, match="slot 4 is out of range"):

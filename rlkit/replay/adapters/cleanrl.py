@@ -200,7 +200,7 @@ class PrioritizedReplayBuffer:
         self.buffer_dones = np.zeros(capacity, np.bool_)
         self.pos, self.size = 0, 0
         self._window: deque[tuple[Array, int, float]] = deque()  # observation, action, reward of steps that wait
-        self._expected: Array | None = None  # observation of the next step, if the episode goes on
+        self._expected: Array | None = None  # observation of the next step if the episode goes on
         # Weights with exponent 1, as they are: any other exponent is a power of them.
         config = PrioritizedConfig(alpha, priority_epsilon=eps, weight_exponent=1.0, weight_normaliser="none")
         self.slots = SlotSampler(capacity, "per", seed, config)
@@ -220,7 +220,7 @@ class PrioritizedReplayBuffer:
         if self._expected is not None and not np.array_equal(obs[0], self._expected):
             self._window.clear()
         self._window.append((obs[0].copy(), int(action[0]), float(reward[0])))
-        self._expected = None if done[0] else next_obs[0].copy()
+        self._expected = next_obs[0].copy()
         while self._window and (done[0] or len(self._window) == self.n_step):
             self._write(next_obs[0], bool(done[0]))
 
