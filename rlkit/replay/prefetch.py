@@ -49,8 +49,8 @@ class PrefetchReplay:
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
         self._thread = ThreadPoolExecutor(1, "replay-prefetch")  # ends with this object, with `close`, or at exit
-        # A second team of OpenMP threads beside the learner's slows both down. torch keeps a number for each thread, and
-        # one for threads to come, so that one is put back.
+        # A second team of OpenMP threads beside the learner's slows both down. torch keeps a number for each thread,
+        # and one for threads to come, so that one is put back.
         threads = torch.get_num_threads()
         self._thread.submit(torch.get_num_threads)
         self._thread.submit(torch.set_num_threads, 1).result()
