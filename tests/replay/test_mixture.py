@@ -445,7 +445,7 @@ def test_other_names_or_shares_are_refused():
     with pytest.raises(ResumeError, match="'b': '3/10'"):
         other.load_state_dict(state)
     backwards = MixtureReplay(dict(reversed(sources.items())), GOLDEN_SHARES)
-    with pytest.raises(ResumeError, match="stored"):  # another order is another numbering
+    with pytest.raises(ResumeError, match="stored mixture is another"):  # another order is another numbering
         backwards.load_state_dict(state)
 
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensordict import TensorDict
 
 from rlkit.core.errors import ReplayError, ResumeError
 from rlkit.replay import Window
@@ -182,6 +184,74 @@ def test_the_next_batch_is_drawn_when_this_one_is_handed_out():
     prefetch.close()
 
 
+class Recorder:
+    """A replay that notes what is done to it; a draw takes its time."""
+
+    def __init__(self):
+        self.log = []
+
+    def __getattr__(self, name):
+        def noted(*arguments, **options):
+            self.log.append(name)
+            return {}
+
+        return noted
+
+    @property
+    def rows_written(self):
+        self.log.append("rows_written")
+        return np.zeros(1, np.int64)
+
+    def sample(self, batch_size, window, *, copy=False, page=0):
+        self.log.append("begin")
+        time.sleep(0.02)
+        self.log.append("end")
+        return TensorDict({"uid": torch.zeros(batch_size)}, batch_size=[batch_size])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("add", (0, 0, 0)),
+        ("cut", (0,)),
+        ("usable", (Window(),)),
+        ("update_priority", (0, 0)),
+        ("metrics", ()),
+        ("oldest_row", (0,)),
+        ("export_rows", (0, 0, 0)),
+        ("load_rows", (0, 0, {})),
+        ("state_dict", ()),
+        ("load_state_dict", ({"prefetch": {"waiting": [], "last": None, "discarded": 0}, "replay": {}},)),
+        ("rows_written", None),
+        ("close", ()),
+    ],
+)
+def test_everything_waits_until_the_draw_is_over(name, arguments):
+    recorder = Recorder()
+    prefetch = PrefetchReplay(recorder)
+    for _ in range(2):
+        prefetch.sample(2, Window())
+    found = getattr(prefetch, name)
+    if arguments is not None:
+        found(*arguments)
+    assert recorder.log == ["begin", "end"] * 3 + [name]
+    prefetch.close()
+
+
+def test_a_batch_set_aside_is_not_written_over():
+    prefetch = PrefetchReplay(KINDS["mixture"]())  # whose batches of equal shapes share tensors
+    fill(prefetch, 14)
+    for _ in range(2):
+        prefetch.sample(3, Window())
+    (waiting,) = prefetch.state_dict()["prefetch"]["waiting"]
+    for _ in range(3):
+        prefetch.sample(3, Window(3))
+    batch = prefetch.sample(3, Window())
+    np.testing.assert_array_equal(batch["uid"], waiting["columns"]["uid"])
+    np.testing.assert_array_equal(batch["next", "observation"], waiting["columns"]["next"]["observation"])
+    prefetch.close()
+
+
 def test_the_first_batch_of_a_kind_is_not_drawn_ahead():
     prefetch = PrefetchReplay(make(ConsumeSampler))
     fill(prefetch, 10)
@@ -217,7 +287,10 @@ def test_set_aside_batches_are_discarded_only_beyond_four_and_counted():
         for _ in range(2):
             seen[window] = prefetch.sample(2, window)["uid"].tolist()
     assert len(prefetch.state_dict()["prefetch"]["waiting"]) == 5  # four, and the one ahead
-    assert prefetch.metrics()["replay/prefetch_discarded"] == 1
+    resumed = copied(prefetch, PrefetchReplay(make(ConsumeSampler, rows=128)))
+    for replay in (prefetch, resumed):
+        assert replay.metrics()["replay/prefetch_discarded"] == 1
+    resumed.close()
     assert "replay/prefetch_discarded" not in prefetch.metrics()
     for k in (1, 2, 3, 4):  # each was drawn right after the last of its window, and is still there
         uids = prefetch.sample(2, windows[k])["uid"].tolist()
@@ -274,8 +347,9 @@ def test_too_few_rows_are_an_error_only_when_the_batch_is_asked_for():
     prefetch.metrics()
     with pytest.raises(ReplayError, match="no usable row"):
         prefetch.sample(2, Window())
-    fill(prefetch, 2)
-    assert prefetch.sample(2, Window())["uid"].tolist() == [4, 5]
+    for expected in ([4, 5], [6, 8]):  # 7 is a final frame
+        fill(prefetch, 2)
+        assert prefetch.sample(2, Window())["uid"].tolist() == expected
     prefetch.close()
 
 
@@ -309,14 +383,18 @@ def test_a_batch_is_valid_until_the_next_of_its_page():
     for page in (0, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1):
         kept = prefetch.sample(4, Window(), copy=True, page=page)
         held = prefetch.sample(4, Window(), page=page)
-        before = held.clone()
+        before, kept_before = held.clone(), kept.clone()
         for _ in range(3):
             prefetch.sample(4, Window(), page=1 - page)
         prefetch.sample(5, Window(), page=page)
         prefetch.usable(Window())  # the draw ahead is over
         assert equal(held, before)
         assert held.is_locked
-        assert kept["observation"].data_ptr() != held["observation"].data_ptr()
+        for _ in range(4):
+            prefetch.sample(4, Window(), page=page)
+        prefetch.usable(Window())
+        assert equal(kept, kept_before)
+        assert not kept.is_locked
     prefetch.close()
 
 
@@ -376,6 +454,8 @@ def test_the_thread_does_not_take_the_learners_threads():
         prefetch = PrefetchReplay(make())
         assert torch.get_num_threads() == 2
         assert prefetch._thread.submit(torch.get_num_threads).result() == 1
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 2
         prefetch.close()
     finally:
         torch.set_num_threads(before)
