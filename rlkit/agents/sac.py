@@ -28,6 +28,7 @@ from rlkit.agents.units import chain, trunk_layers
 from rlkit.core.errors import ConfigError
 from rlkit.core.typing import State
 from rlkit.nn.actor_critic import GaussianActor, TwinCritic
+from rlkit.nn.adam import adam_step, clear_gradients
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.distributions import squashed_gaussian_log_prob
 from rlkit.plasticity.protocols import AfterStep, Observer, Penalty, UnitGraph
@@ -124,12 +125,12 @@ class SAC:
         td_error = td_target - q  # [2, B]
         loss = losses.sac_critic(td_error, batch.get("weight", None))
         loss = with_penalties(loss, "critic", self.penalties, self.networks)
-        self._step("critic", loss, observe)
+        self._step({"critic": loss}, observe)
         metrics = {"loss": loss.detach(), "q_mean": q.detach().mean()}  # stay on the device
         return metrics, td_error.detach().abs().mean(0)
 
     def _actor_step(self, observation: Tensor, observe: Observer | None) -> dict[str, Tensor]:
-        """A step of the actor, then one of the temperature."""
+        """A step of the actor and one of the temperature."""
         critic = self.networks["critic"]
         with watching(observe, self.networks, self._graph, "actor"):
             action, log_prob = self._sample(observation)
@@ -138,29 +139,30 @@ class SAC:
         temperature = self.log_temperature.detach().exp()
         loss = losses.sac_actor(log_prob, q, temperature)
         loss = with_penalties(loss, "actor", self.penalties, self.networks)
-        self._step("actor", loss, observe)
-
         temperature_loss = losses.sac_temperature(self.log_temperature, log_prob, self.target_entropy)
         temperature_loss = with_penalties(temperature_loss, "temperature", self.penalties, self.networks)
-        self._step("temperature", temperature_loss, observe)
+        self._step({"actor": loss, "temperature": temperature_loss}, observe)
         return {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": temperature}
 
-    def _step(self, name: str, loss: Tensor, observe: Observer | None) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if observe is not None:
-            observe.gradients(self.networks, name)
-        self.optimizers[name].step()
-        for hook in self.after_step:
-            hook(name)
+    def _step(self, named: dict[str, Tensor], observe: Observer | None) -> None:
+        """Gradients of all `named` losses in one pass, as none reads another's parameters; then a step for each."""
+        for name in named:
+            clear_gradients(self.optimizers[name])
+        torch.autograd.backward(list(named.values()))
+        for name in named:
+            if observe is not None:
+                observe.gradients(self.networks, name)
+            adam_step(self.optimizers[name])
+            for hook in self.after_step:
+                hook(name)
 
     def _sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """observation [B, O] -> reparameterised action [B, A] and its log-density [B]."""
         mean, log_std = self.networks["actor"](observation)
         noise = self._noise_like(mean)
-        u = mean + log_std.exp() * noise
+        u = torch.addcmul(mean, log_std.exp(), noise)  # mean + std * noise
         log_prob = squashed_gaussian_log_prob(noise, log_std, u, self.scale).sum(-1)
-        return u.tanh() * self.scale + self.bias, log_prob
+        return torch.addcmul(self.bias, u.tanh(), self.scale), log_prob
 
     def _noise_like(self, mean: Tensor) -> Tensor:
         return torch.randn(mean.shape, generator=self.noise, device=mean.device)

@@ -15,7 +15,8 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 def bounded_log_std(raw: Tensor, low: float, high: float) -> Tensor:
     """low + (high - low) (tanh(raw) + 1) / 2, elementwise, as CleanRL and SimBa do."""
-    return low + 0.5 * (high - low) * (raw.tanh() + 1)
+    half = 0.5 * (high - low)
+    return raw.tanh() * half + (low + half)
 
 
 def squashed_gaussian_log_prob(

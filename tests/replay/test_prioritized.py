@@ -196,6 +196,20 @@ def test_rows_of_priority_zero_are_not_drawn():
     assert set(uniform.sample(50)[0].tolist()) == {0, 1, 2}
 
 
+def test_the_rarest_row_of_the_buffer_may_have_priority_zero():
+    sampler = filled(
+        [0.0, 1.0],
+        priority_exponent=1.0,
+        priority_epsilon=0.0,
+        uniform_share=0.5,
+        weight_exponent=1.0,
+        weight_normaliser="buffer",
+    )
+    slots, info = sampler.sample(200)  # P = 1/4, 3/4
+    assert info.weight[slots == 0] == pytest.approx(1.0)
+    assert info.weight[slots == 1] == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize("scale", [1e-250, 3e38, 1e300])
 def test_extreme_priorities_neither_overflow_nor_vanish(scale):
     sampler = filled(np.array([1.0, 2.0, 4.0]) * scale, priority_exponent=1.0, priority_epsilon=0.0)
