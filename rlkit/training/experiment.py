@@ -40,8 +40,8 @@ class Experiment:
         self.config = config
         self.env = make_env(config.env, seeds, "env")
         self.stacker = make_stacker(self.env.spec)
+        self.agent = make_agent(config, self.env.spec, seeds)  # before replay, which may have kernels to compile
         self.replay = make_replay(config, self.env.spec, seeds)
-        self.agent = make_agent(config, self.env.spec, seeds)
         self.replay_ratio = ConstantReplayRatio(config.replay_ratio)
         self.schedule = UpdateSchedule(config.learning_starts)
         self.window = Window(config.replay.n_step, config.replay.gamma)
