@@ -65,7 +65,8 @@ class AtariGame:
         self._rng = np.random.default_rng(sequence)
         self._ale_py, self._ale = ale_py, ale_py.ALEInterface()
         self._ale.setInt("random_seed", int(sequence.generate_state(1)[0] >> np.uint32(1)))
-        self._ale.setFloat("repeat_action_probability", protocol.sticky)
+        # Sticky actions are drawn here: the emulator's state does not hold the action that it would repeat.
+        self._ale.setFloat("repeat_action_probability", 0.0)
         self._ale.setInt(
             "max_num_frames_per_episode", 0
         )  # counted here: the emulator would count no-ops of a reset, too
@@ -78,6 +79,7 @@ class AtariGame:
         self._weights = (*area_weights(height, SIZE), *area_weights(width, SIZE))
         self._resize = max_and_resize
         self._frames = 0  # of this episode, no-ops included
+        self._acting = self._ale_py.Action.NOOP  # what the emulator was last given
         self.lives = 0
 
     @property
@@ -89,7 +91,7 @@ class AtariGame:
         """Start a game, with the protocol's no-ops."""
         protocol = self._protocol
         self._ale.reset_game()
-        self._frames = 0
+        self._frames, self._acting = 0, self._ale_py.Action.NOOP
         for _ in range(int(self._rng.integers(protocol.noop_min, protocol.noop_max + 1))):
             self._ale.act(self._ale_py.Action.NOOP)
             self._frames += 1
@@ -101,12 +103,17 @@ class AtariGame:
         return self._picture()
 
     def step(self, action: Array) -> Outcome:
-        """Repeat the action for `frame_skip` frames, or until the game is over."""
+        """Repeat the action for `frame_skip` frames, or until the game is over.
+
+        Each frame keeps the action before it with probability `sticky` (Machado et al. 2018, arXiv:1709.06009).
+        """
         protocol, reward, over = self._protocol, 0.0, False
         chosen = self._actions[int(action)]
         self._screens[1] = 0
         for frame in range(protocol.frame_skip):
-            reward += self._ale.act(chosen)
+            if protocol.sticky == 0 or self._rng.random() >= protocol.sticky:
+                self._acting = chosen
+            reward += self._ale.act(self._acting)
             self._frames += 1
             over = self._ale.game_over()
             if frame == protocol.frame_skip - 2 and not over:
@@ -132,14 +139,20 @@ class AtariGame:
         return picture
 
     def state_dict(self) -> State:
-        """Emulator with its random state, no-op stream and counters."""
-        emulator = self._ale.cloneState(include_rng=True).serialize()
-        return {"emulator": emulator, "rng": generator_state(self._rng), "frames": self._frames, "lives": self.lives}
+        """Emulator with its random state, the stream of no-ops and sticky actions, and counters."""
+        return {
+            "emulator": self._ale.cloneState(include_rng=True).serialize(),
+            "rng": generator_state(self._rng),
+            "acting": int(self._acting.value),
+            "frames": self._frames,
+            "lives": self.lives,
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Continue."""
         self._ale.restoreState(self._ale_py.ALEState(state["emulator"]))
         load_generator_state(self._rng, state["rng"])
+        self._acting = self._ale_py.Action(state["acting"])
         self._frames, self.lives = state["frames"], state["lives"]
 
     def close(self) -> None:

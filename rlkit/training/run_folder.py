@@ -35,7 +35,7 @@ class RunSummary:
     agent: str
     env: str
     seed: int
-    status: str  # running, finished, interrupted, crashed
+    status: str  # running, finished, interrupted, crashed; unreadable if its run.json is
     env_steps: int
     last_return: float | None
 
@@ -198,7 +198,12 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     summaries = []
     for run_file in sorted(runs_dir.glob("*/*/*/run.json"), key=lambda path: path.parent.name):
         folder = RunFolder(run_file.parent)
-        run = folder.run()
+        try:
+            run = folder.run()
+        except (OSError, ValueError):  # somebody's hand, or a broken disk: the other runs are still there
+            agent, env = folder.path.parent.name, folder.path.parent.parent.name
+            summaries.append(RunSummary(folder.path, agent, env, 0, "unreadable", 0, None))
+            continue
         metrics = folder.lines("metrics")
         returns = [line["episode_return"] for line in metrics if "episode_return" in line]
         summaries.append(
@@ -219,7 +224,7 @@ def find_run(runs_dir: Path, text: str) -> Path:
     """The run that `text` names: a path, a folder name, or `last`."""
     if (Path(text) / "run.json").exists():
         return Path(text)
-    runs = [summary.path for summary in list_runs(runs_dir)]
+    runs = [summary.path for summary in list_runs(runs_dir) if summary.status != "unreadable"]
     if text == "last" and runs:
         return runs[-1]
     matches = [path for path in runs if path.name == text]

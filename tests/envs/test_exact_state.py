@@ -39,6 +39,23 @@ def trace(env, script):
     return found
 
 
+def test_sticky_actions_continue_from_the_action_before_the_state():
+    """The emulator's own state does not hold it: one loaded state in five went on with another frame."""
+    env, other = (make("ALE/Pong-v5", seeds=SeedTree(seed)) for seed in (1, 2))
+    assert env.spec.protocol["sticky"] == 0.25
+    env.reset()
+    trace(env, np.full((20, 1), 2))  # to the right, at the time that the ball comes
+    for prefix in range(25):
+        trace(env, np.full((1, 1), 2 + prefix % 2))
+        state = env.state_dict()
+        script = actions(env, 3, seed=prefix)
+        tail = trace(env, script)
+        other.load_state_dict(state)
+        assert trace(other, script) == tail, prefix
+    env.close()
+    other.close()
+
+
 @pytest.mark.parametrize(("env_id", "options"), CASES, ids=[f"{case[0]}-{len(case[1])}" for case in CASES])
 def test_a_loaded_state_continues_identically(env_id, options, tmp_path):
     env, other = (make(env_id, seeds=SeedTree(seed), **options) for seed in (1, 2))

@@ -18,7 +18,7 @@ from rlkit.core.errors import ResumeError
 from rlkit.replay.samplers import SAMPLERS
 from rlkit.training.checkpoint import CheckpointStore
 from rlkit.training.experiment import Experiment, resume, train
-from rlkit.training.run_folder import RunFolder
+from rlkit.training.run_folder import RunFolder, find_run, list_runs
 from rlkit.training.sameness import differing_leaves, differing_runs
 from tests.training.runs import SHORT, config, only_run, steps
 
@@ -243,3 +243,13 @@ def test_unknown_run_folder_and_old_format(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"format": 0}))
     with pytest.raises(ResumeError, match="has format 0"):
         RunFolder.open(Path(tmp_path))
+
+
+def test_a_run_whose_record_is_damaged_does_not_hide_the_others(tmp_path):
+    assert train(config("dqn-gym", env_steps=120), tmp_path) == 0
+    good = only_run(tmp_path)
+    damaged = good.with_name("29991231-000000-s0")  # the newest by name
+    shutil.copytree(good, damaged)
+    (damaged / "run.json").write_text("{")
+    assert [(run.path, run.status) for run in list_runs(tmp_path)] == [(good, "finished"), (damaged, "unreadable")]
+    assert find_run(tmp_path, "last") == good
