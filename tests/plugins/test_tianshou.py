@@ -145,6 +145,7 @@ def test_priorities_from_the_algorithms():
         feed(buffer, t, [0, 1])
     batch, slots = buffer.sample(40)
     assert batch.weight.tolist() == [1.0] * 40
+    assert "weight" not in buffer.sample(0)[0]  # no draw
     assert set(slots) == {0, 1, 2, 3}
     buffer.update_weight(np.arange(4), torch.tensor([0.0, 0.0, -1e6, 0.0]))
     assert set(buffer.sample(40)[1]) == {2}

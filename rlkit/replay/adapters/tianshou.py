@@ -54,7 +54,8 @@ class _SampledRows(data.ReplayBuffer):
         """A batch and its slots; `batch.weight` [B] if the sampler has weights."""
         slots = self.sample_indices(batch_size)
         batch = self[slots]
-        if batch_size != 0 and self.slots.info is not None and self.slots.info.weight is not None:
+        drawn = batch_size is None or batch_size > 0
+        if drawn and self.slots.info is not None and self.slots.info.weight is not None:
             batch.weight = self.slots.info.weight
         return batch, slots
 
