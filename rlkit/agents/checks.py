@@ -13,12 +13,6 @@ from rlkit.agents.registry import names
 from rlkit.core.errors import ConfigError
 
 
-def require(holds: bool, key: str, value: object, allowed: str) -> None:
-    """ConfigError unless `holds`."""
-    if not holds:
-        raise ConfigError(f"{key} is {value}", why=f"allowed: {allowed}", fix=f"change {key}")
-
-
 def action_count(space: gym.Space[Any], agent: str) -> int:
     """The number of actions of a Discrete space that counts from 0; ConfigError for anything else."""
     if isinstance(space, gym.spaces.Discrete) and space.start == 0:

@@ -6,6 +6,7 @@ Deviates from the paper: Adam instead of centred RMSProp, the target network cou
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,11 @@ from torch.optim import Adam, Optimizer
 
 from rlkit.agents import losses
 from rlkit.agents.agent import AgentInputs, Update
-from rlkit.agents.checks import action_count, require
+from rlkit.agents.checks import action_count
 from rlkit.agents.state import load_network_state, load_optimizer_state, network_state, optimizer_state
 from rlkit.agents.steps import watching, with_penalties
 from rlkit.agents.units import chain, trunk_layers
+from rlkit.core.errors import require
 from rlkit.core.typing import State
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.torsos import ConvTorso, QNetwork, as_float
@@ -41,7 +43,13 @@ class DQNConfig:
     epsilon_decay_steps: int | None = None  # env steps instead of the share, where a paper fixes them
 
     def __post_init__(self) -> None:
+        require(0 < self.learning_rate < math.inf, "agent.learning_rate", self.learning_rate, "above 0")
+        require(0 <= self.adam_eps < math.inf, "agent.adam_eps", self.adam_eps, "0 or more")
+        require(self.huber_threshold > 0, "agent.huber_threshold", self.huber_threshold, "above 0; .inf for squares")
         require(self.target_update_period >= 1, "agent.target_update_period", self.target_update_period, "1 or more")
+        clip, decay = self.max_grad_norm, self.epsilon_decay_steps
+        require(clip is None or clip > 0, "agent.max_grad_norm", clip, "above 0, or null")
+        require(decay is None or decay >= 0, "agent.epsilon_decay_steps", decay, "0 or more, or null")
         for key in ("epsilon_start", "epsilon_end", "epsilon_decay_share"):
             require(0 <= getattr(self, key) <= 1, f"agent.{key}", getattr(self, key), "0 to 1")
 

@@ -21,11 +21,11 @@ from torch.optim import Adam, Optimizer
 
 from rlkit.agents import losses
 from rlkit.agents.agent import AgentInputs, Update
-from rlkit.agents.checks import action_range, require
+from rlkit.agents.checks import action_range
 from rlkit.agents.state import load_network_state, load_optimizer_state, network_state, optimizer_state
 from rlkit.agents.steps import frozen, watching, with_penalties
 from rlkit.agents.units import chain, trunk_layers
-from rlkit.core.errors import ConfigError
+from rlkit.core.errors import ConfigError, require
 from rlkit.core.typing import State
 from rlkit.nn.actor_critic import GaussianActor, TwinCritic
 from rlkit.nn.adam import adam_step, clear_gradients
@@ -50,6 +50,8 @@ class SACConfig:
     actor_period: int = 1  # updates between actor phases; each phase takes as many actor steps
 
     def __post_init__(self) -> None:
+        for key in ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate"):
+            require(0 < getattr(self, key) < math.inf, f"agent.{key}", getattr(self, key), "above 0")
         require(0 < self.tau <= 1, "agent.tau", self.tau, "above 0, up to 1")
         require(self.log_std_min < self.log_std_max, "agent.log_std_min", self.log_std_min, "below agent.log_std_max")
         require(self.initial_temperature > 0, "agent.initial_temperature", self.initial_temperature, "above 0")

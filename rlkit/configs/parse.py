@@ -230,7 +230,6 @@ def read_file(path: Path) -> dict[str, Setting]:
     """The layer in a YAML file. Raises ConfigError if it cannot be read."""
     try:
         return read_layer(path.read_text(), str(path))
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read", why=str(error.strerror), fix="check the path after --config"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it is not a text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
+        raise ConfigError(f"{path} cannot be read", why=why, fix="check the path after --config") from error

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
+from rlkit.core.errors import require
+
 
 @dataclass(frozen=True)
 class EnvConfig:
@@ -38,6 +40,14 @@ class ReplayConfig:
     prefetch: bool = False  # draw the next batch in a thread while the agent learns: it misses the rows of one step
     reward_clip: float | None = None  # read-time clip to [-x, x]; rewards are stored raw
 
+    def __post_init__(self) -> None:
+        for key in ("capacity", "batch_size", "n_step"):
+            require(getattr(self, key) >= 1, f"replay.{key}", getattr(self, key), "1 or more")
+        require(0 <= self.gamma <= 1, "replay.gamma", self.gamma, "0 to 1")
+        require(
+            self.reward_clip is None or self.reward_clip > 0, "replay.reward_clip", self.reward_clip, "above 0, or null"
+        )
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -46,6 +56,11 @@ class EvaluationConfig:
     period: int = 0  # env steps; 0 = only at the end
     episodes: int = 10
     epsilon: float = 0.0  # probability of a random action (discrete actions)
+
+    def __post_init__(self) -> None:
+        for key in ("period", "episodes"):
+            require(getattr(self, key) >= 0, f"evaluation.{key}", getattr(self, key), "0 or more")
+        require(0 <= self.epsilon <= 1, "evaluation.epsilon", self.epsilon, "0 to 1")
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,10 @@ class CheckpointConfig:
     keep: int = 2
     replay: bool = True  # without it a resumed run starts with an empty replay and is not bit-exact
 
+    def __post_init__(self) -> None:
+        require(self.period >= 0, "checkpoint.period", self.period, "0 or more")
+        require(self.keep >= 1, "checkpoint.keep", self.keep, "1 or more")
+
 
 @dataclass(frozen=True)
 class LoggingConfig:
@@ -63,6 +82,9 @@ class LoggingConfig:
 
     period: int = 1_000  # env steps
     tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.period >= 1, "logging.period", self.period, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -86,3 +108,8 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        require(self.env_steps >= 1, "env_steps", self.env_steps, "1 or more")
+        for key in ("seed", "threads", "learning_starts", "random_steps"):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")

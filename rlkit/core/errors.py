@@ -62,6 +62,12 @@ class ReplayError(RlkitError):
     code, exit_code = "replay", 2
 
 
+def require(holds: bool, key: str, value: object, allowed: str, see: str = "docs/configuration.md") -> None:
+    """ConfigError about the setting `key` unless `holds`. A comparison with NaN does not hold."""
+    if not holds:
+        raise ConfigError(f"{key} is {value}", why=f"allowed: {allowed}", fix=f"--{key} VALUE", see=see)
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the closest of `choices`, or an empty string."""
     known = {choice.lower(): choice for choice in choices}

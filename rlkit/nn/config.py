@@ -15,9 +15,9 @@ class NetworkConfig:
     activation: str = "relu"
 
     def __post_init__(self) -> None:
-        if not all(units > 0 for units in self.hidden):
+        if not self.hidden or not all(units > 0 for units in self.hidden):
             raise ConfigError(
                 f"network.hidden is {list(self.hidden)}",
-                why="every hidden layer needs at least one unit",
+                why="there is at least one hidden layer, and every one needs at least one unit",
                 fix="give positive sizes, for example '[256, 256]'",
             )

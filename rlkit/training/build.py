@@ -142,16 +142,15 @@ def make_agent(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> Agent:
 
 
 def check_device(device: str) -> str:
-    """`device` if this machine has it. Raises ResourceError with what was found."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
+    """`device` if rlkit runs there and this machine has it. Raises ConfigError or ResourceError with what was found."""
+    kind, _, number = device.partition(":")
+    if device != "cpu" and not (kind == "cuda" and (not number or number.isdigit()) and device != "cuda:"):
         raise ConfigError(
-            f"unknown device {device!r}", why=str(error).splitlines()[0], fix="--device cpu or cuda"
-        ) from error
-    if kind == "cuda" and not torch.cuda.is_available():
+            f"unknown device {device!r}", why="rlkit runs on cpu, cuda and cuda:NUMBER", fix="--device cpu or cuda"
+        )
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise ResourceError(
-            f"asked for {device!r}, found no CUDA device",
+            f"asked for {device!r}, found no CUDA device" + (f" {number}" if torch.cuda.device_count() else ""),
             why=f"torch {torch.__version__} sees {torch.cuda.device_count()} of them",
             fix="--device cpu, or install a CUDA build of torch and its driver",
         )

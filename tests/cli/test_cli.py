@@ -151,6 +151,7 @@ def test_too_little_disk_is_told_before_the_start(tmp_path):
         (["train", "sac", "--env", "ALE/Pong-v5"], 2, ["Discrete(6)", "dqn"]),
         (["train", "dqn", "--env", "tiny/one", "--device", "cuda"], 6, ["found no CUDA device", "--device cpu"]),
         (["train", "dqn", "--env", "tiny/one", "--device", "gpu"], 2, ["unknown device 'gpu'"]),
+        (["train", "dqn", "--env", "tiny/one", "--device", "mps"], 2, ["unknown device 'mps'", "cuda:NUMBER"]),
         (["resume", "nothing"], 2, ["no run 'nothing'", "rlkit ls"]),
         (["eval", "last"], 2, ["no run 'last'"]),
         (["eval", "last", "--episodes", "none"], 2, ["--episodes is 'none'"]),

@@ -106,6 +106,37 @@ def test_mistakes_in_flags(flags, parts):
     assert caught.value.exit_code == 2
 
 
+OUT_OF_RANGE = {
+    "dqn": {
+        "env_steps": [0, -1], "seed": [-1], "threads": [-1], "learning_starts": [-1], "random_steps": [-1],
+        "replay.capacity": [0, -5], "replay.batch_size": [0, -3], "replay.n_step": [0, -1],
+        "replay.gamma": [-0.1, 1.5, ".nan"], "replay.reward_clip": [0, -1, ".nan"],
+        "evaluation.period": [-5], "evaluation.episodes": [-1], "evaluation.epsilon": [2, -0.1],
+        "checkpoint.period": [-1], "checkpoint.keep": [0, -1], "logging.period": [0, -1], "network.hidden": ["[]"],
+        "agent.learning_rate": [0, -1, ".nan", ".inf"], "agent.adam_eps": [-1, ".nan"],
+        "agent.huber_threshold": [0, -1, ".nan"], "agent.max_grad_norm": [0, -1],
+        "agent.epsilon_decay_steps": [-1], "agent.epsilon_decay_share": [1.1],
+    },
+    "sac": {
+        "agent.actor_learning_rate": [0, ".nan"], "agent.critic_learning_rate": [-1],
+        "agent.temperature_learning_rate": [".inf"], "agent.tau": [0, 1.1], "agent.actor_period": [0],
+        "agent.initial_temperature": [0],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("agent", "key", "value"),
+    [(agent, key, value) for agent, keys in OUT_OF_RANGE.items() for key, values in keys.items() for value in values],
+)
+def test_a_value_out_of_range_is_named_with_what_is_allowed(agent, key, value):
+    with pytest.raises(ConfigError) as caught:
+        resolve(agent, "tiny/pixels", flags={key: str(value)})
+    what, why, *_ = str(caught.value).splitlines()
+    assert what.startswith(f"error[config]: {key} is ")
+    assert why.startswith("allowed: ") or key == "network.hidden"
+
+
 def test_mistakes_in_a_file_name_its_line(tmp_path):
     file = tmp_path / "own.yaml"
     for text, part in [
@@ -121,6 +152,9 @@ def test_mistakes_in_a_file_name_its_line(tmp_path):
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         resolve("dqn", "gym/CartPole-v1", config_file=tmp_path / "none.yaml")
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not a text in UTF-8"):
+        resolve("dqn", "gym/CartPole-v1", config_file=file)
 
 
 def test_unknown_agent_and_preset():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlkit.core.errors import ConfigError
+from rlkit.core.errors import require
 from rlkit.core.kernels import kernel
 from rlkit.core.typing import Array, FloatArray, IntArray, State
 from rlkit.replay.samplers.arrival import HEAD, ArrivalLog, arrive, leave
@@ -25,6 +25,9 @@ class ConsumeConfig:
 
     max_visits: int = 1  # of a row; at least batch size times replay ratio, or the queue runs dry
 
+    def __post_init__(self) -> None:
+        require(self.max_visits >= 1, "sampler.max_visits", self.max_visits, "1 or more", see="docs/replay.md")
+
 
 class ConsumeSampler:
     """A queue of rows with visits left: the oldest first, behind the others after each visit, gone after the last.
@@ -36,13 +39,6 @@ class ConsumeSampler:
     """
 
     def __init__(self, capacity: int, seed: int, config: ConsumeConfig = ConsumeConfig()) -> None:
-        if config.max_visits < 1:
-            raise ConfigError(
-                f"sampler.max_visits is {config.max_visits}",
-                why="allowed: 1 or more visits of each row",
-                fix="--sampler.max_visits 1",
-                see="docs/replay.md",
-            )
         self.capacity, self.config = capacity, config
         self._log = ArrivalLog(capacity)
         self._known = np.full(capacity, -1, np.int64)  # row whose visits are counted for each slot

@@ -24,7 +24,7 @@ from rlkit.replay.samplers.priorities import (
     PriorityRule,
     check_priority_settings,
     living,
-    require,
+    require_setting,
     weigh,
 )
 from rlkit.replay.samplers.sampler import SampleInfo, batch_too_large, check_state, no_usable_row
@@ -60,7 +60,7 @@ class MaskedReshuffleConfig:
 
     def __post_init__(self) -> None:
         check_priority_settings(self.priority_exponent, self.priority_epsilon)
-        require(0 <= self.weight_exponent < np.inf, "weight_exponent", self.weight_exponent, "0 or more")
+        require_setting(0 <= self.weight_exponent < np.inf, "weight_exponent", self.weight_exponent, "0 or more")
 
 
 class MaskedReshuffleSampler:

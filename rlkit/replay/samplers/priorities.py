@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from rlkit.core.errors import ConfigError, ReplayError
+from rlkit.core.errors import ReplayError, require
 from rlkit.core.kernels import kernel
 from rlkit.core.typing import FloatArray, IntArray, State
 from rlkit.replay.samplers.sampler import check_priority, check_slots
@@ -116,28 +116,24 @@ def annealed(start: float, end: float, batches: int, anneal_batches: int | None)
     return start + (end - start) * min(batches / anneal_batches, 1.0)
 
 
-def require(holds: bool, name: str, value: object, allowed: str) -> None:
+def require_setting(holds: bool, name: str, value: object, allowed: str) -> None:
     """ConfigError about sampler.`name` unless `holds`."""
-    if not holds:
-        raise ConfigError(
-            f"sampler.{name} is {value}",
-            why=f"allowed: {allowed}",
-            fix=f"change --sampler.{name}",
-            see="docs/replay.md",
-        )
+    require(holds, f"sampler.{name}", value, allowed, see="docs/replay.md")
 
 
 def check_priority_settings(exponent: float, epsilon: float) -> None:
     """ConfigError unless both are 0 or more."""
-    require(0 <= exponent < np.inf, "priority_exponent", exponent, "0 or more")
-    require(0 <= epsilon < np.inf, "priority_epsilon", epsilon, "0 or more")
+    require_setting(0 <= exponent < np.inf, "priority_exponent", exponent, "0 or more")
+    require_setting(0 <= epsilon < np.inf, "priority_epsilon", epsilon, "0 or more")
 
 
 def check_weight_settings(start: float, end: float, anneal_batches: int | None) -> None:
     """ConfigError unless the exponents are 0 or more and the annealing takes a batch at least."""
-    require(0 <= start < np.inf, "weight_exponent", start, "0 or more")
-    require(0 <= end < np.inf, "weight_exponent_end", end, "0 or more")
-    require(anneal_batches is None or anneal_batches >= 1, "anneal_batches", anneal_batches, "1 or more, or null")
+    require_setting(0 <= start < np.inf, "weight_exponent", start, "0 or more")
+    require_setting(0 <= end < np.inf, "weight_exponent_end", end, "0 or more")
+    require_setting(
+        anneal_batches is None or anneal_batches >= 1, "anneal_batches", anneal_batches, "1 or more, or null"
+    )
 
 
 def prepare(

@@ -28,7 +28,7 @@ from rlkit.replay.samplers.priorities import (
     check_priority_settings,
     check_weight_settings,
     living,
-    require,
+    require_setting,
     weigh,
 )
 from rlkit.replay.samplers.sampler import SampleInfo, check_state, no_usable_row
@@ -58,7 +58,7 @@ class PrioritizedConfig:
     def __post_init__(self) -> None:
         check_priority_settings(self.priority_exponent, self.priority_epsilon)
         check_weight_settings(self.weight_exponent, self.weight_exponent_end, self.anneal_batches)
-        require(0 <= self.uniform_share <= 1, "uniform_share", self.uniform_share, "0 to 1")
+        require_setting(0 <= self.uniform_share <= 1, "uniform_share", self.uniform_share, "0 to 1")
 
 
 class PrioritizedSampler:

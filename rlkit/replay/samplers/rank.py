@@ -14,7 +14,14 @@ import numpy as np
 from rlkit.core.kernels import kernel, unit, word
 from rlkit.core.seeding import CounterStream
 from rlkit.core.typing import FloatArray, IntArray, State
-from rlkit.replay.samplers.priorities import PriorityLog, annealed, check_weight_settings, living, prepare, require
+from rlkit.replay.samplers.priorities import (
+    PriorityLog,
+    annealed,
+    check_weight_settings,
+    living,
+    prepare,
+    require_setting,
+)
 from rlkit.replay.samplers.sampler import SampleInfo, check_state, no_usable_row
 from rlkit.replay.sum_tree import Float64Array
 
@@ -31,8 +38,8 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         # Above 1 nearly all draws are of the first few ranks, and where those are gaps a draw would not end.
-        require(0 <= self.priority_exponent <= 1, "priority_exponent", self.priority_exponent, "0 to 1")
-        require(
+        require_setting(0 <= self.priority_exponent <= 1, "priority_exponent", self.priority_exponent, "0 to 1")
+        require_setting(
             self.sort_period is None or self.sort_period >= 1, "sort_period", self.sort_period, "1 or more, or null"
         )
         check_weight_settings(self.weight_exponent, self.weight_exponent_end, self.anneal_batches)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlkit.core.errors import ConfigError
+from rlkit.core.errors import require
 from rlkit.core.kernels import below, kernel, word
 from rlkit.core.seeding import CounterStream
 from rlkit.core.typing import Array, FloatArray, IntArray, State
@@ -30,6 +30,14 @@ class RecencyConfig:
     rows_min: int = 5_000  # c_min: newest rows that are never narrowed further
     reshuffle: bool = False  # True: every slot once per epoch; slots of older rows lose their turn. Not exactly once.
 
+    def __post_init__(self) -> None:
+        for name in ("eta_start", "eta_end"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"sampler.{name}", value, "above 0, at most 1", see="docs/replay.md")
+        for name in ("eta_batches", "cycle", "rows_min"):
+            value = getattr(self, name)
+            require(value >= 1, f"sampler.{name}", value, "1 or more", see="docs/replay.md")
+
 
 class RecencySampler:
     """Batch k of a cycle of K comes from the newest c_k = max(C eta^(1000 k / K), c_min) rows, k = 1 to K.
@@ -39,7 +47,6 @@ class RecencySampler:
     """
 
     def __init__(self, capacity: int, seed: int, config: RecencyConfig = RecencyConfig()) -> None:
-        _check(config)
         self.capacity, self.config = capacity, config
         self._log = ArrivalLog(capacity)
         self._draw = CounterStream(seed)
@@ -112,24 +119,6 @@ class RecencySampler:
 
     def _kind(self) -> str:
         return f"ere with {self.config}"
-
-
-def _check(config: RecencyConfig) -> None:
-    allowed = {
-        "eta_start": (0 < config.eta_start <= 1, "above 0, at most 1"),
-        "eta_end": (0 < config.eta_end <= 1, "above 0, at most 1"),
-        "eta_batches": (config.eta_batches >= 1, "1 or more batches"),
-        "cycle": (config.cycle >= 1, "1 or more batches"),
-        "rows_min": (config.rows_min >= 1, "1 or more rows"),
-    }
-    for name, (holds, values) in allowed.items():
-        if not holds:
-            raise ConfigError(
-                f"sampler.{name} is {getattr(config, name)}",
-                why=f"allowed: {values}",
-                fix=f"--sampler.{name} {getattr(RecencyConfig(), name)}",
-                see="docs/replay.md",
-            )
 
 
 @kernel
