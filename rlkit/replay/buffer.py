@@ -48,6 +48,14 @@ def _scalar_record(action_shape: tuple[int, ...], action_dtype: npt.DTypeLike, *
     return np.dtype([action, ("reward", np.float32), ("visits", np.int16), ("flags", np.uint8), *lives], align=True)
 
 
+_NO_WORDS = np.empty((0, 0), np.int64)
+
+
+def _word(dtype: np.dtype[Any]) -> type[np.signedinteger[Any]]:
+    """Whole numbers of the same size."""
+    return np.int64 if dtype.itemsize == 8 else np.int32
+
+
 class _Guard:
     """One thread at a time, and nobody after `closed`: whoever comes in otherwise gets a ReplayError."""
 
@@ -121,6 +129,8 @@ class ReplayBuffer:
         # One record a row: a draw then waits for one place of the memory instead of for one of each column.
         self._scalars = np.zeros(capacity, _scalar_record(action_shape, action_dtype, has_lives=has_lives))
         self._action: Array = self._scalars["action"]  # [C, A]
+        # The same memory as whole numbers in rows without a gap, of which the action has the first.
+        self._action_words = self._scalars.view(_word(self.action_dtype)).reshape(capacity, -1)
         self._reward: Array = self._scalars["reward"]
         self._flags: Array = self._scalars["flags"]  # bits of ring.py
         self._lives: Array = self._scalars["lives"] if has_lives else np.zeros(0, np.uint8)
@@ -332,6 +342,7 @@ class ReplayBuffer:
             output.index[:, 0], output.uid[:, 0] = slots, info.uid
         if info.weight is not None:
             output.weight[:] = info.weight[:, None]
+        words = self._frames.words
         windows.read(
             output.index_flat,
             envs,
@@ -342,17 +353,20 @@ class ReplayBuffer:
             self._padding == "repeat",
             flags,
             self._reward,
-            self._action,
+            self._action_words,
             self.rows_written,
-            output.action,
+            _NO_WORDS if words is None else words,
+            output.action_words,
             output.reward,
             output.discount,
             output.terminated,
             output.after,
             output.age,
             output.places,
+            output.frame_words,
         )
-        self._frames.gather(output.places_flat, output.frames)
+        if words is None:
+            self._frames.gather(output.places_flat, output.frames)
 
     def _make_output(self, batch_size: int, weighted: bool) -> _Output:
         """Tensors that every batch of this shape is written into, and the Batch that shows them."""
@@ -363,6 +377,7 @@ class ReplayBuffer:
         stacks = (count, self._stack + 1) if window.n_step == 1 else (2 * count, self._stack)
         places = np.empty(stacks, np.int64)
         torch_type = getattr(torch, self._dtype.name)
+        words = self._frames.words
         frames = torch.empty(places.size, self._frames.width, dtype=torch_type, device=self._frames.device)
         if window.n_step == 1:
             # The next stack shares all but one frame: stack + 1 frames are read once and looked at twice.
@@ -399,12 +414,13 @@ class ReplayBuffer:
             places,
             places.reshape(-1),
             frames,
+            _NO_WORDS if words is None else frames.numpy().view(words.dtype),
             index,
             index.reshape(-1),
             uid,
             weight,
             mask,
-            action,
+            action.view(_word(self.action_dtype)),
             reward,
             discount,
             terminated,
@@ -531,12 +547,13 @@ class _Output:
     places: Array  # [N, stack + 1] or [2 N, stack] storage rows of the frames
     places_flat: Array
     frames: Tensor  # [places, width]
+    frame_words: Array  # the same as whole numbers where rows are short, else empty
     index: Array  # [B, steps]
     index_flat: Array  # [N]
     uid: Array  # [B, steps]
     weight: Array  # [B, steps], shown only if the sampler has weights
     mask: Array  # [B, steps], empty if the window is no sequence
-    action: Array  # [N, A]
+    action_words: Array  # [N, A] whole numbers
     reward: Array  # [N]
     discount: Array  # [N]
     terminated: Array  # [N]

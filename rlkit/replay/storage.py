@@ -21,6 +21,7 @@ from torch import Tensor
 from rlkit.core.errors import ReplayError, ResourceError
 from rlkit.core.kernels import kernel
 from rlkit.core.typing import Array, IntArray
+from rlkit.replay.windows import copy_rows
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class FrameStorage(Protocol):
     width: int
     dtype: np.dtype[np.generic]
     device: torch.device
+    words: Array | None  # [rows + 1, K] the same memory as whole numbers where rows are short and on the host
 
     @property
     def nbytes(self) -> int:
@@ -58,52 +60,78 @@ class FrameStorage(Protocol):
         """Free the memory; what is called after this, but for `close`, raises ReplayError."""
 
 
-class RamStorage:
-    """Frames in memory that the system hands out as they are written."""
+class _HostStorage:
+    """Frames in an array of this process; where the array lies is what its two kinds differ in."""
 
     device = torch.device("cpu")
 
     def __init__(self, rows: int, width: int, dtype: npt.DTypeLike) -> None:
         self.rows, self.width, self.dtype = rows, width, np.dtype(dtype)
-        # Not torch.zeros: it touches every page at once and lacks numpy's large pages, worth 15 % of a gather. numpy
-        # does not align to cache lines, though, and a short row would lie in one line more.
-        raw = np.zeros(self.nbytes + 64, np.uint8)
-        aligned = raw[-raw.ctypes.data % 64 :][: self.nbytes]
-        self._frames: Array | None = aligned.view(self.dtype).reshape(rows + 1, width)
+        self._frames: Array | None = self._allocate().view(self.dtype).reshape(rows + 1, width)
+        self.words = self._as_words(self._frames)
+
+    def _allocate(self) -> Array:
+        """`nbytes` bytes of zeros."""
+        raise NotImplementedError
+
+    def _as_words(self, frames: Array) -> Array | None:
+        size = frames.strides[0]
+        fitting = [word for word in (np.int64, np.int32, np.int16, np.int8) if size % np.dtype(word).itemsize == 0]
+        return frames.view(fitting[0]) if size <= _SHORT_ROW_BYTES else None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory once every frame has been written."""
+        """Bytes of memory or disk once every frame has been written."""
         return _nbytes(self)
 
     def write(self, rows: IntArray, values: Array) -> None:
         """Store `values` [N, width] under the numbers `rows` [N]."""
-        _write(_open(self._frames), rows, values)
+        _check(rows, self.rows)
+        _open(self._frames)[rows] = values
 
     def gather(self, rows: IntArray, out: Tensor) -> Tensor:
         """Frames `rows` [N] into `out` [N, width]."""
-        return _gather(_open(self._frames), rows, out)
+        frames = _open(self._frames)
+        _check(rows, self.rows + 1)
+        if self.words is None:
+            return torch.index_select(torch.from_numpy(frames), 0, torch.from_numpy(rows), out=out)
+        copy_rows(self.words, rows, out.numpy().view(self.words.dtype))
+        return out
 
     def read(self, rows: IntArray) -> Array:
         """Frames `rows` [N] as an array of its own."""
-        return _read(_open(self._frames), rows)
+        frames = _open(self._frames)
+        _check(rows, self.rows + 1)
+        return frames[rows]
 
     def close(self) -> None:
-        """Free the memory."""
-        self._frames = None
+        """Give the memory or the disk space back."""
+        self._frames = self.words = None  # the last reference to a map, which is the last one to its file
 
 
-class MemoryMapStorage:
+class RamStorage(_HostStorage):
+    """Frames in memory that the system hands out as they are written."""
+
+    def _allocate(self) -> Array:
+        # Not torch.zeros: it touches every page at once and lacks numpy's large pages, worth 15 % of a gather. numpy
+        # does not align to cache lines, though, and a short row would lie in one line more.
+        raw = np.zeros(self.nbytes + 64, np.uint8)
+        return raw[-raw.ctypes.data % 64 :][: self.nbytes]
+
+
+class MemoryMapStorage(_HostStorage):
     """Frames in a file without a name in `directory`, mapped into memory; the system keeps the used ones in its cache.
 
     All its space is taken at once, so a full disk cannot end the process later (SIGBUS). It is gone with the process.
     Raises ResourceError if the disk does not hold it.
     """
 
-    device = torch.device("cpu")
-
     def __init__(self, rows: int, width: int, dtype: npt.DTypeLike, directory: Path) -> None:
-        self.rows, self.width, self.dtype = rows, width, np.dtype(dtype)
+        self._directory = directory
+        super().__init__(rows, width, dtype)
+
+    def _allocate(self) -> Array:
+        directory = self._directory
         try:
             with tempfile.TemporaryFile(dir=directory) as file:
                 if self.nbytes > shutil.disk_usage(directory).free:  # do not fill the disk to find out
@@ -112,28 +140,7 @@ class MemoryMapStorage:
                 memory = mmap.mmap(file.fileno(), self.nbytes)
         except OSError as error:
             _disk_too_small(directory, self.nbytes, error.strerror or str(error))
-        self._frames: Array | None = np.frombuffer(memory, self.dtype).reshape(rows + 1, width)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of disk."""
-        return _nbytes(self)
-
-    def write(self, rows: IntArray, values: Array) -> None:
-        """Store `values` [N, width] under the numbers `rows` [N]."""
-        _write(_open(self._frames), rows, values)
-
-    def gather(self, rows: IntArray, out: Tensor) -> Tensor:
-        """Frames `rows` [N] into `out` [N, width]."""
-        return _gather(_open(self._frames), rows, out)
-
-    def read(self, rows: IntArray) -> Array:
-        """Frames `rows` [N] as an array of its own."""
-        return _read(_open(self._frames), rows)
-
-    def close(self) -> None:
-        """Give the disk space back."""
-        self._frames = None  # the last reference to the map, which is the last one to the file
+        return np.frombuffer(memory, np.uint8)
 
 
 class DeviceStorage:
@@ -141,6 +148,8 @@ class DeviceStorage:
 
     Writing and gathering are queued on the current stream and do not wait. Raises ResourceError if they do not fit.
     """
+
+    words: Array | None = None
 
     def __init__(self, rows: int, width: int, dtype: npt.DTypeLike, device: torch.device | str) -> None:
         self.rows, self.width, self.dtype, self.device = rows, width, np.dtype(dtype), torch.device(device)
@@ -204,25 +213,6 @@ def _open(frames: T | None) -> T:
     return frames
 
 
-def _write(frames: Array, rows: IntArray, values: Array) -> None:
-    _check(rows, len(frames) - 1)
-    frames[rows] = values
-
-
-def _gather(frames: Array, rows: IntArray, out: Tensor) -> Tensor:
-    _check(rows, len(frames))
-    if frames.strides[0] > _SHORT_ROW_BYTES:
-        return torch.index_select(torch.from_numpy(frames), 0, torch.from_numpy(rows), out=out)
-    word = next(w for w in (np.int64, np.int32, np.int16, np.int8) if frames.strides[0] % np.dtype(w).itemsize == 0)
-    copy_rows(frames.view(word), rows, out.numpy().view(word))
-    return out
-
-
-def _read(frames: Array, rows: IntArray) -> Array:
-    _check(rows, len(frames))
-    return frames[rows]
-
-
 def _check(rows: IntArray, count: int) -> None:
     if not in_range(rows, count):
         raise ReplayError(
@@ -231,26 +221,6 @@ def _check(rows: IntArray, count: int) -> None:
             fix="a sampler may only return slots that it was told of",
             see="docs/replay.md",
         )
-
-
-@kernel
-def copy_rows(frames: Array, rows: IntArray, out: Array) -> None:
-    """out[i] = frames[rows[i]], for short rows of whole numbers.
-
-    A copy waits for each row in turn, since few of them fit into the processor's window; a loop that only reads one
-    number at either end of a row waits for many at once. So that one goes first, for its effect on the cache.
-    """
-    last = frames.shape[1] - 1
-    for start in range(0, len(rows), 256):
-        stop = min(start + 256, len(rows))
-        touched = frames[0, 0]
-        for i in range(start, stop):
-            touched ^= frames[rows[i], 0] ^ frames[rows[i], last]
-        out[start, 0] = touched  # or the compiler would drop the loop; overwritten now
-        for i in range(start, stop):
-            row = rows[i]
-            for j in range(last + 1):
-                out[i, j] = frames[row, j]
 
 
 @kernel

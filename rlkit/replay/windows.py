@@ -127,18 +127,37 @@ def stacks(slots: IntArray, envs: int, stack: int, repeat: bool, flags: Array, p
 def ages(slots: IntArray, envs: int, rows_written: IntArray, capacity: int, out_age: IntArray) -> None:
     """Rows that the environment of each of `slots` [N] has written since the row there."""
     rows = capacity // envs
+    if envs == 1:  # a division a row is what this costs otherwise
+        newest = (rows_written[0] - 1) % rows
+        for i in range(len(slots)):
+            age = newest - slots[i]
+            out_age[i] = age if age >= 0 else age + rows
+        return
+    newest_rows = (rows_written - 1) % rows
     for i in range(len(slots)):
         row = slots[i] // envs
-        out_age[i] = (rows_written[slots[i] - row * envs] - 1 - row) % rows
+        age = newest_rows[slots[i] - row * envs] - row
+        out_age[i] = age if age >= 0 else age + rows
 
 
 @kernel
 def copy_rows(column: Array, slots: IntArray, out: Array) -> None:
-    """out[i] = column[slots[i]], for short rows."""
-    for i in range(len(slots)):
-        slot = slots[i]
-        for j in range(column.shape[1]):
-            out[i, j] = column[slot, j]
+    """out[i] = the first columns of column[slots[i]], as many as `out` [N, K] has; for short rows of whole numbers.
+
+    A copy waits for each row in turn, since few of them fit into the processor's window; a loop that only reads one
+    number at either end of a row waits for many at once. So that one goes first, for its effect on the cache.
+    """
+    last = out.shape[1] - 1
+    for start in range(0, len(slots), 256):
+        stop = min(start + 256, len(slots))
+        touched = column[0, 0]
+        for i in range(start, stop):
+            touched ^= column[slots[i], 0] ^ column[slots[i], last]
+        out[start, 0] = touched  # or the compiler would drop the loop; overwritten now
+        for i in range(start, stop):
+            slot = slots[i]
+            for j in range(last + 1):
+                out[i, j] = column[slot, j]
 
 
 @kernel
@@ -154,6 +173,7 @@ def read(
     reward: FloatArray,
     action: Array,
     rows_written: IntArray,
+    frames: Array,
     out_action: Array,
     out_reward: FloatArray,
     out_discount: FloatArray,
@@ -161,14 +181,18 @@ def read(
     out_after: IntArray,
     out_age: IntArray,
     out_places: IntArray,
+    out_frames: Array,
 ) -> None:
-    """All that a batch holds of the windows from `starts` [N] but the frames, in one call.
+    """All that a batch holds of the windows from `starts` [N], in one call.
 
-    out_places: storage rows of the stacks at the start and behind the window, [N, stack + 1] overlapping for n_step 1,
-    else [2 N, stack], all starts first.
+    action: [C, K], its first columns are the action, as whole numbers. out_places: storage rows of the stacks at the
+    start and behind the window, [N, stack + 1] overlapping for n_step 1, else [2 N, stack], all starts first.
+    frames, out_frames: as whole numbers; out_frames is empty where the caller fetches the frames at out_places.
     """
     returns(starts, envs, n_step, gamma, clip, flags, reward, out_reward, out_discount, out_terminated, out_after)
-    copy_rows(action, starts, out_action)
+    for i in range(len(starts)):  # returns has fetched the rows of these
+        for j in range(out_action.shape[1]):
+            out_action[i, j] = action[starts[i], j]
     ages(starts, envs, rows_written, len(flags), out_age)
     count = len(starts)
     stacks(starts, envs, stack, repeat, flags, out_places)
@@ -177,3 +201,5 @@ def read(
             out_places[i, stack] = out_after[i]
     else:
         stacks(out_after, envs, stack, repeat, flags, out_places[count:])
+    if len(out_frames):
+        copy_rows(frames, out_places.reshape(-1), out_frames)

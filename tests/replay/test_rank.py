@@ -88,6 +88,15 @@ def test_what_happens_between_two_sorts():
     assert sampler.metrics()["per-rank/late_updates"] == 1 / 6
 
 
+def test_rows_of_the_same_priority_keep_their_order():
+    """Enough of them that an unstable sort would mix them."""
+    priority = np.random.default_rng(0).integers(0, 3, 600)
+    sampler = filled(priority, sort_period=1)
+    sampler.sample(1)
+    order = sampler.state_dict()["list"]  # the last rank first; the newest row had rank 1
+    assert order.tolist() == sorted(range(600), key=lambda slot: priority[slot])
+
+
 def test_a_gap_keeps_its_rank():
     sampler = filled([4.0, 3.0, 2.0, 1.0], sort_period=50, priority_exponent=1.0)
     sampler._sort()

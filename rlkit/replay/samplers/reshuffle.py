@@ -183,7 +183,9 @@ class ReshuffleSampler:
     def _begin_epoch(self) -> None:
         """Whatever has to be known about the order before its first slot."""
         if self.config.shuffle == "array":
-            self._draw.counter = shuffle(self._order, self._draw.key, self._draw.counter)
+            self._draw.counter = shuffle(
+                self._order, 0, np.empty(self.capacity, np.int64), self._draw.key, self._draw.counter
+            )
         feistel_keys(self._draw.key, self._epoch, self._keys)
 
     def _visit(self, slots: IntArray, filled: int, born: IntArray, oldest: int, hold: int) -> int:
@@ -244,13 +246,18 @@ class ReshuffleSampler:
 
 
 @kernel
-def shuffle(order: Array, key: np.uint64, counter: int) -> int:
-    """Fisher-Yates from the front, one draw per place. The new counter."""
-    for here in range(len(order)):
-        pick = here + below(word(key, np.uint64(counter)), len(order) - here)
+def shuffle(order: Array, start: int, picks: IntArray, key: np.uint64, counter: int) -> int:
+    """Fisher-Yates from the front, for the next len(picks) places from `start` on: one draw each. The new counter.
+
+    picks: scratch. Drawing all of them first takes half the time: the swaps then wait for memory together.
+    """
+    for k in range(len(picks)):
+        here = start + k
+        picks[k] = here + below(word(key, np.uint64(counter + k)), len(order) - here)
+    for k in range(len(picks)):
+        here, pick = start + k, picks[k]
         order[here], order[pick] = order[pick], order[here]
-        counter += 1
-    return counter
+    return counter + len(picks)
 
 
 @kernel
@@ -277,25 +284,32 @@ def walk(
     while filled < len(slots) and cursor < capacity:
         # As many at once as the batch may still take: their cache misses overlap.
         first, visits = filled, min(len(slots) - filled, capacity - cursor)
-        for here in range(cursor, cursor + visits):
-            if lazy:
-                pick = here + below(word(key, np.uint64(counter)), capacity - here)
-                order[here], order[pick] = order[pick], order[here]
-                counter += 1
-            slots[first + here - cursor] = order[here] if len(order) else feistel_slot(here, keys, capacity)
+        if lazy:
+            counter = shuffle(order, cursor, slots[first : first + visits], key, counter)
+        if len(order):
+            for k in range(visits):
+                slots[first + k] = order[cursor + k]
+        else:
+            for k in range(visits):
+                slots[first + k] = feistel_slot(cursor + k, keys, capacity)
+        cursor += visits
+        if len(held) == 0:
+            for i in range(first, first + visits):
+                slot = slots[i]
+                slots[filled] = slot  # overwritten unless counted: no branch to mispredict
+                filled += born[slot] >= oldest
+            continue
         for i in range(first, first + visits):
             slot = slots[i]
-            slots[filled] = slot  # overwritten unless counted: no branch to mispredict
             kept = born[slot] >= oldest
-            if len(held) and kept:
-                for j in range(len(held)):
-                    if slots[j] == slot:
-                        held[count] = slot
-                        count += 1
-                        kept = False
-                        break
-            filled += kept
-        cursor += visits
+            for j in range(len(held)):
+                if kept and slots[j] == slot:
+                    held[count] = slot
+                    count += 1
+                    kept = False
+            if kept:
+                slots[filled] = slot
+                filled += 1
     return cursor, filled, count
 
 

@@ -99,13 +99,15 @@ def draw(
     places = np.arange(missing)
     taken = {int(np.int64(-1))}  # numba knows the type of a set by an element; -1 is no slot
     while missing:
+        for i in range(missing):  # apart from what follows: then many reads of uid are under way at once
+            slots[places[i]] = below(word(key, np.uint64(counter)), high)
+            counter += 1
         left = 0
         for i in range(missing):
             place = places[i]
-            slot = below(word(key, np.uint64(counter)), high)
-            counter += 1
+            slot = slots[place]
             if uid[slot] >= 0 and not (distinct and slot in taken):
-                slots[place], uids[place] = slot, uid[slot]
+                uids[place] = uid[slot]
                 if distinct:
                     taken.add(slot)
             else:
