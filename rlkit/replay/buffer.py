@@ -21,7 +21,7 @@ from rlkit.core.typing import Array, State
 from rlkit.replay import ring, windows
 from rlkit.replay.batch import Batch, Window
 from rlkit.replay.samplers.sampler import SampleInfo, Sampler
-from rlkit.replay.storage import FrameStorage, RamStorage
+from rlkit.replay.storage import SHORT_ROW_BYTES, FrameStorage, RamStorage
 from rlkit.replay.telemetry import DrawTelemetry
 
 
@@ -38,7 +38,8 @@ def replay_memory_bytes(
     """Memory of a ReplayBuffer of `capacity` rows whose sampler takes `slot_bytes` a row (the registry knows them)."""
     observation = int(np.prod(observation_shape)) * np.dtype(observation_dtype).itemsize
     scalars = _scalar_record(action_shape, action_dtype, has_lives=has_lives).itemsize
-    return capacity * (observation + scalars + slot_bytes)
+    padding = 15 if observation <= SHORT_ROW_BYTES else 0  # at most, where frame and scalars are one record
+    return capacity * (observation + scalars + padding + slot_bytes)
 
 
 def _scalar_record(action_shape: tuple[int, ...], action_dtype: npt.DTypeLike, *, has_lives: bool) -> np.dtype[Any]:
@@ -125,12 +126,21 @@ class ReplayBuffer:
         self.action_shape, self.action_dtype = action_shape, np.dtype(action_dtype)
 
         width = int(np.prod(observation_shape))
-        self._frames = (storage or RamStorage)(capacity, width, self._dtype)
-        # One record a row: a draw then waits for one place of the memory instead of for one of each column.
-        self._scalars = np.zeros(capacity, _scalar_record(action_shape, action_dtype, has_lives=has_lives))
+        # One record a row, and where rows are short the frame is part of it: a draw then waits for one place of the
+        # memory instead of for one of each column. _action_words: the same memory as whole numbers.
+        record = _scalar_record(action_shape, action_dtype, has_lives=has_lives)
+        word = _word(self.action_dtype)
+        self._frames: FrameStorage
+        if storage in (None, RamStorage) and width * self._dtype.itemsize <= SHORT_ROW_BYTES:
+            self._frames = frames = RamStorage(capacity, width, self._dtype, beside=record)
+            assert frames.records is not None
+            self._scalars = frames.records[:capacity]
+            self._action_words, self._action_column = frames.row_words(word)
+        else:
+            self._frames = (storage or RamStorage)(capacity, width, self._dtype)
+            self._scalars = np.zeros(capacity, record)
+            self._action_words, self._action_column = self._scalars.view(word).reshape(capacity, -1), 0
         self._action: Array = self._scalars["action"]  # [C, A]
-        # The same memory as whole numbers in rows without a gap, of which the action has the first.
-        self._action_words = self._scalars.view(_word(self.action_dtype)).reshape(capacity, -1)
         self._reward: Array = self._scalars["reward"]
         self._flags: Array = self._scalars["flags"]  # bits of ring.py
         self._lives: Array = self._scalars["lives"] if has_lives else np.zeros(0, np.uint8)
@@ -155,7 +165,8 @@ class ReplayBuffer:
     @property
     def bytes_per_row(self) -> float:
         """Memory of one row without the sampler's."""
-        return (self._frames.nbytes + self._scalars.nbytes) / self.capacity
+        beside = isinstance(self._frames, RamStorage) and self._frames.records is not None
+        return (self._frames.nbytes + (0 if beside else self._scalars.nbytes)) / self.capacity
 
     def oldest_row(self, env: int) -> int:
         """Number of the oldest row of `env` that is still there."""
@@ -354,6 +365,7 @@ class ReplayBuffer:
             flags,
             self._reward,
             self._action_words,
+            self._action_column,
             self.rows_written,
             _NO_WORDS if words is None else words,
             output.action_words,

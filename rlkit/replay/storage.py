@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from rlkit.replay.windows import copy_rows
 
 T = TypeVar("T")
 
-_SHORT_ROW_BYTES = 1_024  # rows up to here are copied by a kernel; torch uses all its threads for longer ones
+SHORT_ROW_BYTES = 1_024  # rows up to here are copied by a kernel; torch uses all its threads for longer ones
 
 
 class FrameStorage(Protocol):
@@ -35,7 +35,9 @@ class FrameStorage(Protocol):
     width: int
     dtype: np.dtype[np.generic]
     device: torch.device
-    words: Array | None  # [rows + 1, K] the same memory as whole numbers where rows are short and on the host
+    words: (
+        Array | None
+    )  # [rows + 1, K] whole numbers, a row's first are its frame; where rows are short and on the host
 
     @property
     def nbytes(self) -> int:
@@ -67,17 +69,18 @@ class _HostStorage:
 
     def __init__(self, rows: int, width: int, dtype: npt.DTypeLike) -> None:
         self.rows, self.width, self.dtype = rows, width, np.dtype(dtype)
-        self._frames: Array | None = self._allocate().view(self.dtype).reshape(rows + 1, width)
-        self.words = self._as_words(self._frames)
+        frame = width * self.dtype.itemsize
+        self._bytes = self._allocate().reshape(rows + 1, -1)  # a frame, and what may lie behind it
+        self._frames: Array | None = self._bytes[:, :frame].view(self.dtype)
+        sizes = frame, self._bytes.shape[1]
+        word = next(
+            w for w in (np.int64, np.int32, np.int16, np.int8) if all(s % np.dtype(w).itemsize == 0 for s in sizes)
+        )
+        self.words: Array | None = self._bytes.view(word) if frame <= SHORT_ROW_BYTES else None
 
     def _allocate(self) -> Array:
         """`nbytes` bytes of zeros."""
         raise NotImplementedError
-
-    def _as_words(self, frames: Array) -> Array | None:
-        size = frames.strides[0]
-        fitting = [word for word in (np.int64, np.int32, np.int16, np.int8) if size % np.dtype(word).itemsize == 0]
-        return frames.view(fitting[0]) if size <= _SHORT_ROW_BYTES else None
 
     @property
     def nbytes(self) -> int:
@@ -106,17 +109,45 @@ class _HostStorage:
 
     def close(self) -> None:
         """Give the memory or the disk space back."""
-        self._frames = self.words = None  # the last reference to a map, which is the last one to its file
+        self._frames = self.words = None
+        self._bytes = np.empty((0, 0), np.uint8)  # that was the last reference to a map, which is the last to its file
 
 
 class RamStorage(_HostStorage):
-    """Frames in memory that the system hands out as they are written."""
+    """Frames in memory that the system hands out as they are written.
+
+    `beside`: what else is kept of each row, in one record with its frame, so that a reader of both waits for one place
+    of the memory; `records` [rows + 1] shows it. For short rows only.
+    """
+
+    def __init__(self, rows: int, width: int, dtype: npt.DTypeLike, beside: np.dtype[Any] | None = None) -> None:
+        frame = width * np.dtype(dtype).itemsize
+        self.beside_at = frame if beside is None else _round_up(frame, beside.alignment)  # bytes into a row
+        self.row_bytes = frame if beside is None else _round_up(self.beside_at + beside.itemsize, 8)
+        super().__init__(rows, width, dtype)
+        self.records: Array | None = None
+        if beside is not None:
+            self.records = np.ndarray(rows + 1, beside, self._bytes, self.beside_at, (self.row_bytes,))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory once every row has been written."""
+        return (self.rows + 1) * self.row_bytes
+
+    def row_words(self, word: type[np.signedinteger[Any]]) -> tuple[Array, int]:
+        """All rows as whole numbers [rows + 1, K], and the column at which what lies beside the frame begins."""
+        return self._bytes.view(word), self.beside_at // np.dtype(word).itemsize
 
     def _allocate(self) -> Array:
         # Not torch.zeros: it touches every page at once and lacks numpy's large pages, worth 15 % of a gather. numpy
         # does not align to cache lines, though, and a short row would lie in one line more.
-        raw = np.zeros(self.nbytes + 64, np.uint8)
-        return raw[-raw.ctypes.data % 64 :][: self.nbytes]
+        raw = np.zeros(self.nbytes + 128, np.uint8)
+        return raw[-raw.ctypes.data % 128 :][: self.nbytes]
+
+    def close(self) -> None:
+        """Give the memory back."""
+        super().close()
+        self.records = None
 
 
 class MemoryMapStorage(_HostStorage):
@@ -199,6 +230,10 @@ class DeviceStorage:
         staged = torch.empty(shape, dtype=torch_type, pin_memory=self.device.type == "cuda")
         staged.numpy()[...] = values
         return staged.to(self.device, non_blocking=True)
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def _nbytes(storage: FrameStorage) -> int:

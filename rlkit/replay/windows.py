@@ -172,6 +172,7 @@ def read(
     flags: Array,
     reward: FloatArray,
     action: Array,
+    action_column: int,
     rows_written: IntArray,
     frames: Array,
     out_action: Array,
@@ -185,14 +186,14 @@ def read(
 ) -> None:
     """All that a batch holds of the windows from `starts` [N], in one call.
 
-    action: [C, K], its first columns are the action, as whole numbers. out_places: storage rows of the stacks at the
+    action: [C, K] whole numbers, from `action_column` on the action. out_places: storage rows of the stacks at the
     start and behind the window, [N, stack + 1] overlapping for n_step 1, else [2 N, stack], all starts first.
     frames, out_frames: as whole numbers; out_frames is empty where the caller fetches the frames at out_places.
     """
     returns(starts, envs, n_step, gamma, clip, flags, reward, out_reward, out_discount, out_terminated, out_after)
     for i in range(len(starts)):  # returns has fetched the rows of these
         for j in range(out_action.shape[1]):
-            out_action[i, j] = action[starts[i], j]
+            out_action[i, j] = action[starts[i], action_column + j]
     ages(starts, envs, rows_written, len(flags), out_age)
     count = len(starts)
     stacks(starts, envs, stack, repeat, flags, out_places)
