@@ -1,6 +1,7 @@
 """Replay against a bare numpy gather and against installed peers: draws with their batch, priorities, writes, curves.
 
-    scripts/setup-plugins && .venv-plugins/bin/python benchmarks/replay.py [--quick] [--only NAME] [--rounds N]
+    scripts/test tests/plugins  # makes .venv-plugins, which holds the peers
+    .venv-plugins/bin/python benchmarks/replay.py [--quick] [--only NAME] [--rounds N]
 
 One JSON line a case. `ratio_to_numpy` is the time of a whole `sample` over that of `numpy.take` of the same number of
 rows into ready arrays (for Atari the 8 frames of both stacks), median over rounds in which both are measured one

@@ -21,7 +21,7 @@ from rlkit.core.typing import Array, State
 from rlkit.replay import ring, windows
 from rlkit.replay.batch import Batch, Window
 from rlkit.replay.samplers.sampler import SampleInfo, Sampler
-from rlkit.replay.storage import SHORT_ROW_BYTES, FrameStorage, RamStorage
+from rlkit.replay.storage import SHORT_ROW_BYTES, FrameStorage, RamStorage, row_layout
 from rlkit.replay.telemetry import DrawTelemetry
 
 
@@ -37,9 +37,9 @@ def replay_memory_bytes(
 ) -> int:
     """Memory of a ReplayBuffer of `capacity` rows whose sampler takes `slot_bytes` a row (the registry knows them)."""
     observation = int(np.prod(observation_shape)) * np.dtype(observation_dtype).itemsize
-    scalars = _scalar_record(action_shape, action_dtype, has_lives=has_lives).itemsize
-    padding = 15 if observation <= SHORT_ROW_BYTES else 0  # at most, where frame and scalars are one record
-    return capacity * (observation + scalars + padding + slot_bytes)
+    scalars = _scalar_record(action_shape, action_dtype, has_lives=has_lives)
+    row = row_layout(observation, scalars)[1] if observation <= SHORT_ROW_BYTES else observation + scalars.itemsize
+    return capacity * (row + slot_bytes)
 
 
 def _scalar_record(action_shape: tuple[int, ...], action_dtype: npt.DTypeLike, *, has_lives: bool) -> np.dtype[Any]:

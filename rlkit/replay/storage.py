@@ -62,6 +62,14 @@ class FrameStorage(Protocol):
         """Free the memory; what is called after this, but for `close`, raises ReplayError."""
 
 
+def row_layout(frame_bytes: int, beside: np.dtype[Any] | None) -> tuple[int, int]:
+    """Bytes into a row at which what lies beside its frame begins, and bytes of the whole row."""
+    if beside is None:
+        return frame_bytes, frame_bytes
+    beside_at = _round_up(frame_bytes, beside.alignment)
+    return beside_at, _round_up(beside_at + beside.itemsize, 8)
+
+
 class _HostStorage:
     """Frames in an array of this process; where the array lies is what its two kinds differ in."""
 
@@ -121,9 +129,7 @@ class RamStorage(_HostStorage):
     """
 
     def __init__(self, rows: int, width: int, dtype: npt.DTypeLike, beside: np.dtype[Any] | None = None) -> None:
-        frame = width * np.dtype(dtype).itemsize
-        self.beside_at = frame if beside is None else _round_up(frame, beside.alignment)  # bytes into a row
-        self.row_bytes = frame if beside is None else _round_up(self.beside_at + beside.itemsize, 8)
+        self.beside_at, self.row_bytes = row_layout(width * np.dtype(dtype).itemsize, beside)
         super().__init__(rows, width, dtype)
         self.records: Array | None = None
         if beside is not None:
