@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from rlkit.cli.flags import parse, whole_number
 from rlkit.cli.tables import print_table
 from rlkit.core.errors import ConfigError, ReplayError, nearest
 
-USAGE = """usage: rlkit replay stats [--sampler NAME] [--capacity 1000] [--ratios 0.5,1,8] [--seed 0]
+USAGE = """usage: rlkit replay stats [--sampler NAME] [--sampler.KEY VALUE] [--capacity 1000] [--ratios 1,8] [--seed 0]
 
 How often a sampler (default: rr-c) draws a row before it is overwritten: measured on a full ring, and the closed form
-for large capacities where it is known. A ratio is draws per env step, r = batch size * replay ratio: DQN 8, SAC 256.
+for large capacities where it is known: without settings. A ratio is draws per env step, r = batch size * replay ratio:
+DQN 8, SAC 256. KEY is a setting of the sampler, as in `rlkit train`.
 
-example: rlkit replay stats --sampler uniform --ratios 1/4,8"""
+example: rlkit replay stats --sampler uniform --sampler.replacement false --ratios 1/4,8"""
 
 RINGS = 20  # rows counted, in capacities
 PARTS = 100  # a batch draws, and follows, at most 1/100 of the ring where r allows it; the closed forms assume nothing
 MOST_DRAWS, MOST_SLOTS = 10_000, 1_000_000
+STORED = ("priority_exponent", "priority_rule", "priority_epsilon", "uniform_share")  # say which p a priority becomes
 PRIORITY_SPREAD = 0.6  # standard deviation of a priority's logarithm: spread 1, flattened by the usual exponent
 
 
 def main(words: list[str]) -> int:
     """Print the table; the exit status."""
-    parsed = parse(words, options=("sampler", "capacity", "ratios", "seed"), switches=(), settings=False, usage=USAGE)
+    own = tuple(word[2:].partition("=")[0] for word in words if word.startswith("--sampler."))
+    options = ("sampler", "capacity", "ratios", "seed", *own)
+    parsed = parse(words, options=options, switches=(), settings=False, usage=USAGE)
     if parsed.help_wanted():
         print(USAGE)
         return 0
@@ -42,7 +49,8 @@ def main(words: list[str]) -> int:
             fix="--capacity 1000",
         )
     ratios = [ratio(text, capacity) for text in parsed.options.get("ratios", "0.5,1,8").split(",")]
-    print_statistics(parsed.options.get("sampler", "rr-c"), capacity, ratios, int(seed))
+    settings = {key: parsed.options[key] for key in dict.fromkeys(own)}
+    print_statistics(parsed.options.get("sampler", "rr-c"), settings, capacity, ratios, int(seed))
     return 0
 
 
@@ -61,8 +69,16 @@ def ratio(text: str, capacity: int) -> Fraction:
     return value
 
 
-def print_statistics(name: str, capacity: int, ratios: list[Fraction], seed: int) -> None:
-    """The count table of a sampler with its default settings, a line for each ratio."""
+@dataclass(frozen=True)
+class Settings:
+    """What `--sampler.KEY` sets, as in the settings of a run."""
+
+    sampler: Any = None
+
+
+def sampler_config(name: str, settings: Mapping[str, str]) -> Any:
+    """The settings of sampler `name`, by dotted key and YAML text. Raises ConfigError for a name or setting unknown."""
+    from rlkit.configs.parse import build, flag_layer
     from rlkit.replay.samplers import SAMPLERS
 
     if name not in SAMPLERS:
@@ -71,6 +87,21 @@ def print_statistics(name: str, capacity: int, ratios: list[Fraction], seed: int
             why=f"there are: {', '.join(SAMPLERS)}.{nearest(name, SAMPLERS)}",
             fix="--sampler rr-c",
         )
+    for key in settings:
+        if key.removeprefix("sampler.") in STORED:
+            raise ConfigError(
+                f"--{key} has no meaning here",
+                why="rows get log-normal priorities, stored as they are, so that the expected draws of each are known",
+                fix=f"leave --{key} out",
+            )
+    return build(Settings, [flag_layer(settings)], {"sampler": SAMPLERS[name].config}).sampler
+
+
+def print_statistics(name: str, own: Mapping[str, str], capacity: int, ratios: list[Fraction], seed: int) -> None:
+    """The count table of a sampler with settings of its own, a line for each ratio."""
+    from rlkit.replay.samplers import SAMPLERS
+
+    config = sampler_config(name, own)
     settings = SAMPLERS[name].config.__dataclass_fields__
     proportional = "priority_rule" in settings  # what is stored depends on a row's own priority, not on its rank
     columns = ["r", "batch / env steps", "mean N", "var N", "N = 0", "least N", "most N", "delay"]
@@ -79,6 +110,8 @@ def print_statistics(name: str, capacity: int, ratios: list[Fraction], seed: int
         f"{capacity:,} slots, {RINGS * capacity:,} rows a line, seed {seed}; measured / closed form",
         "N: draws of a row while it lives; delay: from its write to its first draw, in passes of the capacity",
     ]
+    if own:
+        notes.insert(1, ", ".join(f"{key} {value}" for key, value in own.items()))
     if "priority_exponent" in settings:
         notes.append("no priority is ever updated")
     if proportional:
@@ -87,7 +120,7 @@ def print_statistics(name: str, capacity: int, ratios: list[Fraction], seed: int
     rows = []
     for r in ratios:
         try:
-            cells = line(name, capacity, r, seed, proportional)
+            cells = line(name, config, capacity, r, seed, proportional)
         except ReplayError as error:  # a queue runs dry, say
             notes.append(f"r = {number(float(r))} cannot be: {error.what}; {error.why}")
             cells = ["-"] * (len(columns) - 1)
@@ -96,7 +129,7 @@ def print_statistics(name: str, capacity: int, ratios: list[Fraction], seed: int
     print_table(columns, rows)
 
 
-def line(name: str, capacity: int, r: Fraction, seed: int, proportional: bool) -> list[str]:
+def line(name: str, config: Any, capacity: int, r: Fraction, seed: int, proportional: bool) -> list[str]:
     """What one simulation found, beside what is known."""
     import dataclasses
 
@@ -107,7 +140,7 @@ def line(name: str, capacity: int, r: Fraction, seed: int, proportional: bool) -
     from rlkit.replay.visits import CLOSED_FORMS, simulate
 
     kind, seeds = SAMPLERS[name], SeedTree(seed)
-    config, priority = kind.config(), None
+    priority = None
     if proportional:
         config = dataclasses.replace(config, priority_exponent=1.0)
         normal = seeds.generator("priority").standard_normal((RINGS + 2) * capacity)
@@ -127,7 +160,7 @@ def line(name: str, capacity: int, r: Fraction, seed: int, proportional: bool) -
     measured = [count.mean(), (count - expected).var(), (count == 0).mean(), count.min(), count.max()]
     measured.append(delay.mean() if delay.size else math.nan)
     known = [math.nan] * len(measured)
-    if name in CLOSED_FORMS:
+    if name in CLOSED_FORMS and config == kind.config():
         form, x = CLOSED_FORMS[name], float(r)
         known = [x, form.variance(x), form.never(x), *form.bounds(x), form.delay(x)]
     pairs = zip(measured, known, strict=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,10 @@ from rlkit.core.timestep import TimeStep
 from rlkit.core.typing import Array, State
 from rlkit.replay import ring, windows
 from rlkit.replay.batch import Batch, Window
-from rlkit.replay.samplers.sampler import SampleInfo, Sampler
+from rlkit.replay.replay import Guard, check_kind, guarded
+from rlkit.replay.samplers import SAMPLERS
+from rlkit.replay.samplers.sampler import SampleInfo, Sampler, check_batch_size, no_usable_row
+from rlkit.replay.samplers.uniform import UniformSampler
 from rlkit.replay.storage import SHORT_ROW_BYTES, FrameStorage, RamStorage, row_layout
 from rlkit.replay.telemetry import DrawTelemetry
 
@@ -52,34 +54,32 @@ def _scalar_record(action_shape: tuple[int, ...], action_dtype: npt.DTypeLike, *
 _NO_WORDS = np.empty((0, 0), np.int64)
 
 
+def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether `array` may be stored as `dtype`: at most rounded, never wrapped around or made infinite."""
+    if array.dtype == dtype or np.can_cast(array.dtype, dtype, "safe"):
+        return True
+    if array.dtype.kind not in "iuf" or dtype.kind != "f":
+        return False
+    with np.errstate(over="ignore"):
+        return bool((np.isfinite(array.astype(dtype)) == np.isfinite(array)).all())
+
+
+def _misfit(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ReplayError:
+    if isinstance(array, np.ndarray):
+        what = f"{name} has shape {list(array.shape)} and type {array.dtype}"
+    else:
+        what = f"{name} is a {type(array).__name__}"
+    return ReplayError(
+        what,
+        why=f"this replay stores arrays {list(shape)} of {dtype}, or what rounding makes one; nothing was changed",
+        fix="make the buffer for the environment's spaces, with single frames (no stack), and hand it numpy arrays",
+        see="docs/replay.md",
+    )
+
+
 def _word(dtype: np.dtype[Any]) -> type[np.signedinteger[Any]]:
     """Whole numbers of the same size."""
     return np.int64 if dtype.itemsize == 8 else np.int32
-
-
-class _Guard:
-    """One thread at a time, and nobody after `closed`: whoever comes in otherwise gets a ReplayError."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        self._busy = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._busy.acquire(blocking=False):
-            raise ReplayError(
-                "another thread is inside this replay",
-                why="rows and samplers change together, so one thread at a time may call in; nothing has been changed",
-                fix="give each writer a buffer of its own, or put a lock around all calls",
-                see="docs/replay.md",
-            )
-        if self.closed:
-            self._busy.release()
-            raise ReplayError(
-                "this replay is closed", why="its memory has been freed", fix="make a new buffer", see="docs/replay.md"
-            )
-
-    def __exit__(self, *error: object) -> None:
-        self._busy.release()
 
 
 class ReplayBuffer:
@@ -120,8 +120,16 @@ class ReplayBuffer:
                 fix=f"--replay.capacity {fits}",
                 see="docs/replay.md",
             )
+        if sampler.capacity != capacity:
+            raise ConfigError(
+                f"the sampler has {sampler.capacity} slots, the buffer {capacity}",
+                why="a sampler draws slots of the buffer, so both have the same number",
+                fix=f"make the sampler with capacity {capacity}",
+                see="docs/replay.md",
+            )
         self.capacity, self.num_envs, self.sampler = capacity, num_envs, sampler
         self._rows, self._stack, self._padding, self._clip = rows, stack, stack_padding, reward_clip
+        self._storage = storage
         self._shape, self._dtype = observation_shape, np.dtype(observation_dtype)
         self.action_shape, self.action_dtype = action_shape, np.dtype(action_dtype)
 
@@ -145,6 +153,16 @@ class ReplayBuffer:
         self._flags: Array = self._scalars["flags"]  # bits of ring.py
         self._lives: Array = self._scalars["lives"] if has_lives else np.zeros(0, np.uint8)
 
+        frames_of_a_step = (num_envs, *observation_shape)
+        flags = [(name, (num_envs,), np.dtype(bool)) for name in ("terminated", "truncated", "ended")]
+        self._fields: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = [
+            ("observation", frames_of_a_step, self._dtype),
+            ("action", (num_envs, *action_shape), self.action_dtype),
+            ("reward", (num_envs,), np.dtype(np.float32)),
+            *flags,
+            ("final_observation", frames_of_a_step, self._dtype),
+            *([("lives", (num_envs,), np.dtype(np.uint8))] if has_lives else []),
+        ]
         self.rows_written = np.zeros(num_envs, np.int64)  # rows that environment e has ever written
         self._considered = np.zeros(num_envs, np.int64)  # rows before this number have been considered for `extend`
         self._position = np.zeros(num_envs, np.int64)  # rows from the episode's beginning to that one
@@ -156,8 +174,9 @@ class ReplayBuffer:
         self._lost = np.empty(2 * num_envs * (1 + self._history), np.int64)
         self._outputs: dict[tuple[int, bool, int], _Output] = {}  # of the window in force
         self.telemetry = DrawTelemetry(capacity, self._scalars["visits"])
-        self._guard = _Guard()
+        self._guard = Guard()
 
+    @guarded
     def __len__(self) -> int:
         """Rows stored now, final frames included."""
         return int(np.minimum(self.rows_written, self._rows).sum())
@@ -168,8 +187,12 @@ class ReplayBuffer:
         beside = isinstance(self._frames, RamStorage) and self._frames.records is not None
         return (self._frames.nbytes + (0 if beside else self._scalars.nbytes)) / self.capacity
 
+    @guarded
     def oldest_row(self, env: int) -> int:
         """Number of the oldest row of `env` that is still there."""
+        return self._oldest_row(env)
+
+    def _oldest_row(self, env: int) -> int:
         return max(0, int(self.rows_written[env]) - self._rows)
 
     def close(self) -> None:
@@ -184,16 +207,57 @@ class ReplayBuffer:
         """Rows before a start that its stack and burn-in need."""
         return self._stack - 1 + self._window.burn_in
 
+    def warm_up(self) -> None:
+        """Compile all that this buffer runs, by means of a small one like it; this one is left alone.
+
+        Otherwise that happens in the first calls, which take seconds if it has never been done on this machine and
+        keep other threads out meanwhile. A sampler of one's own, outside the registry, is not compiled.
+        """
+        rows = max(-(-4_096 // self.num_envs), 4 * (self._stack + 4))
+        capacity = rows * self.num_envs
+        config = getattr(self.sampler, "config", None)
+        builds = [kind.build for kind in SAMPLERS.values() if type(config) is kind.config]
+        twin = ReplayBuffer(
+            capacity=capacity,
+            num_envs=self.num_envs,
+            observation_shape=self._shape,
+            observation_dtype=self._dtype,
+            action_shape=self.action_shape,
+            action_dtype=self.action_dtype,
+            sampler=builds[0](capacity, 0, config) if builds else UniformSampler(capacity, 0),
+            stack=self._stack,
+            stack_padding=self._padding,
+            reward_clip=self._clip,
+            has_lives=bool(self._lives.size),
+            storage=self._storage,
+        )
+        observation, action, *_ = (np.zeros(shape, dtype) for _, shape, dtype in self._fields)
+        reward, lives = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.uint8)
+        no, yes = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
+        for ended in [no] * (self._stack + 3) + [yes] + [no] * (self._stack + 3):
+            twin.add(observation, action, TimeStep(observation, observation, reward, ended, no, ended, lives))
+        twin.check(observation, action, TimeStep(observation, observation, reward, no, no, no, lives))
+        for window in (Window(), Window(2), Window(length=2, burn_in=1)):
+            batch = twin.sample(2, window)
+            twin.update_priority(batch, torch.ones(2))
+        twin.probe(2, Window(), np.random.default_rng(0))
+        twin.cut(observation)
+        twin._withdraw(np.empty(0, np.int64))
+        twin.metrics()
+        twin.load_state_dict(twin.state_dict())
+        twin.close()
+
     # --- writing
 
     def add(self, observation: Array, action: Array, step: TimeStep) -> None:
         """Store what E environments did: `observation` [E, *obs] that `action` [E, ...] answered, and the outcome.
 
-        Raises ReplayError, and stores nothing, if a shape or type is another one or a reward is not finite.
+        Raises ReplayError, and stores nothing, if a shape or type is another one, a reward is not finite, or an
+        environment is cut short without ending.
         """
         with self._guard:
-            self._check(observation, action, step)
-            lives = self._lives if step.lives is None else step.lives  # without a column for them they are not read
+            self._check_fields(observation, action, step)
+            lives: Any = step.lives if self._lives.size else self._lives  # without a column for them they are not read
             finals, lost, bad = ring.record_step(
                 self._rows,
                 self.num_envs,
@@ -215,11 +279,7 @@ class ReplayBuffer:
                 self._lost,
             )
             if bad >= 0:
-                raise ReplayError(
-                    f"a reward is not finite: {step.reward.tolist()}",
-                    why="one NaN in replay spreads to every parameter",
-                    fix="look at the environment; nothing has been stored",
-                )
+                _refuse(step, bad)
             if lost:
                 self._withdraw(self._lost[:lost])
             self._write(self._places[: self.num_envs], observation)
@@ -230,6 +290,9 @@ class ReplayBuffer:
     def cut(self, observation: Array) -> None:
         """End all open episodes here, as if by a time limit; `observation` [E, *obs] are their last frames."""
         with self._guard:
+            name, shape, dtype = self._fields[0]
+            if not (isinstance(observation, np.ndarray) and observation.shape == shape and _fits(observation, dtype)):
+                raise _misfit(name, observation, shape, dtype)
             open_envs = np.flatnonzero(~self._starts & (self.rows_written > 0))
             slots, lost = np.empty(len(open_envs), np.int64), 0
             for i, env in enumerate(open_envs.tolist()):
@@ -256,51 +319,65 @@ class ReplayBuffer:
 
     def _announce(self) -> None:
         """Tell the sampler which rows have become usable starts: all that their windows need has been written."""
-        window, slots, uids = self._window, self._new_slots, self._new_uids
+        slots, uids = self._new_slots, self._new_uids
         count = len(slots)
         while count == len(slots):
-            count = ring.announce(
-                self._rows,
-                self.num_envs,
-                window.n_step,
-                window.length,
-                window.stride,
-                self._history,
-                self.rows_written,
-                self._begun,
-                self._considered,
-                self._position,
-                self._flags,
-                slots,
-                uids,
-            )
+            count = self._find_starts(slots, uids)
             if count:
-                self.sampler.extend(slots[:count], uids[:count])
-                self.telemetry.extended(slots[:count])
+                self._extend(slots[:count], uids[:count])
+
+    def _find_starts(self, slots: Array, uids: Array) -> int:
+        """`ring.announce` for the present window."""
+        window = self._window
+        return ring.announce(
+            self._rows,
+            self.num_envs,
+            window.n_step,
+            window.length,
+            window.stride,
+            self._history,
+            self.rows_written,
+            self._begun,
+            self._considered,
+            self._position,
+            self._flags,
+            slots,
+            uids,
+        )
+
+    def _extend(self, slots: Array, uids: Array) -> None:
+        """Tell the sampler that these rows have become usable starts."""
+        self.sampler.extend(slots, uids)
+        self.telemetry.extended(slots)
 
     def _withdraw(self, slots: Array) -> None:
         """Tell the sampler that these slots are no longer usable."""
         self.sampler.invalidate(slots)
         self.telemetry.invalidated(slots)
 
-    def _check(self, observation: Array, action: Array, step: TimeStep) -> None:
-        expected = [
-            ("observation", observation, self._shape, self._dtype),
-            ("action", action, self.action_shape, self.action_dtype),
-            ("reward", step.reward, (), self._reward.dtype),
-        ]
-        if self._lives.size:
-            expected.append(("lives", np.asarray(step.lives), (), self._lives.dtype))
-        for name, array, shape, dtype in expected:
-            fits = array.shape == (self.num_envs, *shape)
-            if fits and (array.dtype == dtype or np.can_cast(array.dtype, dtype, "same_kind")):
+    def check(self, observation: Array, action: Array, step: TimeStep) -> None:
+        """Raise ReplayError where `add` would; nothing is stored."""
+        self._check_fields(observation, action, step)
+        bad = ring.first_refused(np.ascontiguousarray(step.reward, np.float32), step.truncated, step.ended)
+        if bad >= 0:
+            _refuse(step, bad)
+
+    def _check_fields(self, observation: Any, action: Any, step: TimeStep) -> None:
+        """Raise ReplayError unless all shapes and types fit; nothing has been written yet."""
+        given: tuple[Any, ...] = (
+            observation,
+            action,
+            step.reward,
+            step.terminated,
+            step.truncated,
+            step.ended,
+            step.final_observation,
+            step.lives,
+        )
+        for (name, shape, dtype), array in zip(self._fields, given, strict=False):  # without lives the last is not kept
+            if isinstance(array, np.ndarray) and array.shape == shape and (array.dtype is dtype or _fits(array, dtype)):
                 continue
-            raise ReplayError(
-                f"{name} has shape {list(array.shape)} and type {array.dtype}",
-                why=f"this replay stores {[self.num_envs, *shape]} of {dtype}",
-                fix="make the buffer for the environment's spaces, with single frames (no stack)",
-                see="docs/replay.md",
-            )
+            raise _misfit(name, array, shape, dtype)
 
     # --- reading
 
@@ -317,6 +394,7 @@ class ReplayBuffer:
         Raises ReplayError if no row is usable, or fewer than the sampler needs for the batch.
         """
         with self._guard:
+            check_batch_size(batch_size)
             self._use(window)
             slots, info = self.sampler.sample(batch_size)
             key = (batch_size, info.weight is not None, page)
@@ -327,6 +405,26 @@ class ReplayBuffer:
             self.telemetry.drawn(slots, output.age[self._window.burn_in :: output.index.shape[1]])
             return output.batch.clone() if copy else output.batch
 
+    def probe(self, batch_size: int, window: Window, rng: np.random.Generator) -> Batch:
+        """A batch [B] of tensors of its own, uniform over the usable rows, that nobody learns from.
+
+        Sampler, telemetry and lent batches do not notice. Raises ReplayError if no row is usable.
+        """
+        with self._guard:
+            check_batch_size(batch_size)
+            self._use(window)
+            usable = self.telemetry.usable()
+            if not len(usable):
+                no_usable_row()
+            slots = usable[rng.integers(len(usable), size=batch_size)]
+            row, env = np.divmod(slots, self.num_envs)
+            newest = self.rows_written[env] - 1
+            uid = (newest - (newest - row) % self._rows) * self.num_envs + env
+            output = self._make_output(batch_size, False)
+            self._read(output, slots, SampleInfo(uid))
+            return output.batch
+
+    @guarded
     def metrics(self) -> dict[str, float]:
         """What has been drawn since the last call: ages, visits, duplicates, and what the sampler tells."""
         return self.telemetry.flush() | self.sampler.metrics()
@@ -472,18 +570,30 @@ class ReplayBuffer:
                 self._flags,
                 slots,
             )
-            self._withdraw(slots[:count])
-        else:
-            self._lost = np.empty(2 * self.num_envs * (1 + self._history), np.int64)
-            for env in range(self.num_envs):
-                rows = np.arange(self.oldest_row(env), self.rows_written[env]) % self._rows
-                self._withdraw(rows * self.num_envs + env)
-                oldest = self.oldest_row(env)
-                self._considered[env], self._position[env] = oldest, oldest - self._begun[env]
-        self._announce()
+            self._suspend(slots[:count])
+            self._announce()
+            return
+        self._lost = np.empty(2 * self.num_envs * (1 + self._history), np.int64)
+        for env in range(self.num_envs):
+            oldest = self._oldest_row(env)
+            self._considered[env], self._position[env] = oldest, oldest - self._begun[env]
+        slots, uids = np.empty((2, count + 1), np.int64)  # one more, so that one call finds all
+        found = self._find_starts(slots, uids)
+        slots, uids = slots[:found], uids[:found]
+        before, now = self.telemetry.usable(), np.zeros(self.capacity, bool)
+        now[slots] = True
+        self._suspend(before[~now[before]])
+        now[before] = False  # what is left has become usable; the others keep their priorities and visits
+        self._extend(slots[now[slots]], uids[now[slots]])
+
+    def _suspend(self, slots: Array) -> None:
+        """These rows are no starts for the present window, but may be for another one."""
+        self.sampler.invalidate(slots)
+        self.telemetry.suspended(slots)
 
     # --- storing
 
+    @guarded
     def export_rows(self, env: int, start: int, stop: int) -> dict[str, Array]:
         """Columns of the rows numbered [start, stop) of `env`, for an append-only file."""
         slots = np.arange(start, stop) % self._rows * self.num_envs + env
@@ -495,8 +605,12 @@ class ReplayBuffer:
         }
         return {**columns, "lives": self._lives[slots]} if self._lives.size else columns
 
+    @guarded
     def load_rows(self, env: int, start: int, columns: dict[str, Array]) -> None:
-        """Put back rows that `export_rows` returned, oldest first; `load_state_dict` completes it."""
+        """Put back rows that `export_rows` returned, oldest first; `load_state_dict` completes it.
+
+        If that refuses, the rows stay: this replay is of no more use then.
+        """
         keep = slice(max(0, len(columns["reward"]) - self._rows), None)
         numbers = np.arange(start, start + len(columns["reward"]))[keep]
         slots = numbers % self._rows * self.num_envs + env
@@ -507,6 +621,7 @@ class ReplayBuffer:
         if self._lives.size:
             self._lives[slots] = columns["lives"][keep]
 
+    @guarded
     def state_dict(self) -> State:
         """Everything but the rows."""
         return {
@@ -521,8 +636,10 @@ class ReplayBuffer:
             "telemetry": self.telemetry.state_dict(),
         }
 
+    @guarded
     def load_state_dict(self, state: State) -> None:
         """Continue; the rows have been loaded. Refuses another geometry with what differs."""
+        check_kind(state, "geometry", "a single buffer")
         stored, mine = state["geometry"], self._geometry()
         different = [f"{key}: stored {stored[key]}, here {mine[key]}" for key in mine if stored[key] != mine[key]]
         if different:
@@ -538,6 +655,7 @@ class ReplayBuffer:
         self._begun[:] = state["begun"]
         self._considered[:], self._position[:] = state["considered"], state["position"]
         self._window = Window(**state["window"])
+        self._outputs.clear()  # they are of another window
         self._lost = np.empty(2 * self.num_envs * (1 + self._history), np.int64)
 
     def _geometry(self) -> dict[str, Any]:
@@ -549,6 +667,23 @@ class ReplayBuffer:
             "stack": [self._stack, self._padding],
             "lives": bool(self._lives.size),
         }
+
+
+def _refuse(step: TimeStep, env: int) -> NoReturn:
+    """What `ring.first_refused` found."""
+    if not np.isfinite(step.reward[env]):
+        raise ReplayError(
+            f"a reward is not finite: {step.reward.tolist()}",
+            why="one NaN in replay spreads to every parameter; nothing has been stored",
+            fix="look at the environment",
+            see="docs/replay.md",
+        )
+    raise ReplayError(
+        f"environment {env} is truncated but has not ended",
+        why="a cut ends the episode: `final_observation` follows and the next row begins another; nothing was stored",
+        fix="set TimeStep.ended wherever truncated is set",
+        see="docs/replay.md",
+    )
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from rlkit.core.kernels import kernel
 from rlkit.core.timestep import TimeStep
 from rlkit.core.typing import Array, FloatArray, IntArray, State
 from rlkit.replay.batch import Batch, Window
-from rlkit.replay.replay import Replay
-from rlkit.replay.samplers.sampler import check_priority, no_usable_row
+from rlkit.replay.replay import Guard, Replay, check_kind, guarded
+from rlkit.replay.samplers.sampler import check_batch_size, check_priority, no_usable_row
 
 # Columns of a batch but for its weights: name, shape of a row, type, device.
 Layout: TypeAlias = tuple[tuple[Any, tuple[int, ...], torch.dtype, torch.device], ...]
@@ -53,34 +53,48 @@ class MixtureReplay:
         self._drawn, self._empty = np.zeros(len(self.names), np.int64), np.zeros(len(self.names), np.int64)
         self._outputs: dict[tuple[int, int, Layout], _Output] = {}
         self._pieces: dict[tuple[int, int], _Piece] = {}
+        self._guard = Guard()
 
+    @guarded
     def __len__(self) -> int:
         """Rows stored now in all sources, final frames included."""
         return sum(len(source) for source in self._sources)
 
+    @guarded
     def close(self) -> None:
         """Close all sources."""
+        self._guard.closed = True
         self._outputs.clear()
         self._pieces.clear()
         for source in self._sources:
             source.close()
 
+    def warm_up(self) -> None:
+        """Compile what all sources run, and what mixes their rows."""
+        for source in self._sources:
+            source.warm_up()
+        spread(np.ones(1, np.int64), np.empty(1, np.int64))
+
     # --- writing: to the first source
 
+    @guarded
     def add(self, observation: Array, action: Array, step: TimeStep) -> None:
         """Store a step in the first source."""
         self._sources[0].add(observation, action, step)
 
+    @guarded
     def cut(self, observation: Array) -> None:
         """End all open episodes of the first source."""
         self._sources[0].cut(observation)
 
     # --- reading
 
+    @guarded
     def usable(self, window: Window) -> int:
         """Rows of all sources that a batch of such windows may start at; their windows are from now on such."""
         return sum(source.usable(window) for source in self._sources)
 
+    @guarded
     def sample(self, batch_size: int, window: Window, *, copy: bool = False, page: int = 0) -> Batch:
         """A batch [B], or [B, burn_in + length] of sequences, in which the sources are spread evenly (`spread`).
 
@@ -88,6 +102,7 @@ class MixtureReplay:
         Raises ReplayError if no source has a usable row, or if one has fewer than its sampler needs: then the rows that
         other sources have given for this batch are spent, and the carry is as before.
         """
+        check_batch_size(batch_size)
         present = [source.usable(window) > 0 for source in self._sources]
         if not any(present):
             no_usable_row()
@@ -116,6 +131,7 @@ class MixtureReplay:
         batch = output.weighted if weighted else output.plain
         return batch.clone() if copy else batch
 
+    @guarded
     def update_priority(self, batch: Batch, priority: Tensor) -> None:
         """Hand the priorities [B] of a sampled batch to the samplers of its rows' sources.
 
@@ -131,6 +147,12 @@ class MixtureReplay:
                 own = TensorDict({"index": index[rows], "uid": uid[rows]}, batch_size=[len(rows)])
                 replay.update_priority(own, values[rows])
 
+    @guarded
+    def probe(self, batch_size: int, window: Window, rng: np.random.Generator) -> Batch:
+        """A batch for measurements, of the first source."""
+        return self._sources[0].probe(batch_size, window, rng)
+
+    @guarded
     def metrics(self) -> dict[str, float]:
         """Since the last call: `replay/share_NAME` of the rows drawn, batches without source NAME because it was empty
         (`replay/empty_NAME`, if there were any), and the sources' own metrics as `NAME/...`.
@@ -165,18 +187,24 @@ class MixtureReplay:
         """Rows that each environment of each source has ever written."""
         return np.concatenate([source.rows_written for source in self._sources])
 
+    @guarded
     def oldest_row(self, env: int) -> int:
         """Number of the oldest row of `env` that is still there."""
         source, own = self._locate(env)
         return source.oldest_row(own)
 
+    @guarded
     def export_rows(self, env: int, start: int, stop: int) -> dict[str, Array]:
         """Columns of the rows numbered [start, stop) of `env`, for an append-only file."""
         source, own = self._locate(env)
         return source.export_rows(own, start, stop)
 
+    @guarded
     def load_rows(self, env: int, start: int, columns: dict[str, Array]) -> None:
-        """Put back rows that `export_rows` returned, oldest first; `load_state_dict` completes it."""
+        """Put back rows that `export_rows` returned, oldest first; `load_state_dict` completes it.
+
+        If that refuses, the rows stay: this replay is of no more use then.
+        """
         source, own = self._locate(env)
         source.load_rows(own, start, columns)
 
@@ -188,6 +216,7 @@ class MixtureReplay:
             env -= len(source.rows_written)
         raise IndexError(f"environment {env} beyond the last source")
 
+    @guarded
     def state_dict(self) -> State:
         """Everything but the rows: the carry, and all sources."""
         return {
@@ -200,8 +229,13 @@ class MixtureReplay:
             "sources": [source.state_dict() for source in self._sources],
         }
 
+    @guarded
     def load_state_dict(self, state: State) -> None:
-        """Continue; the rows have been loaded. Refuses (ResumeError) other names or shares."""
+        """Continue; the rows have been loaded. Refuses (ResumeError) other names or shares, or what a source refuses.
+
+        Then everything but the rows is as before.
+        """
+        check_kind(state, "names", "a mixture")
         stored = dict(zip(state["names"], state["shares"], strict=True))
         mine = dict(zip(self.names, map(str, self._shares), strict=True))
         if list(stored.items()) != list(mine.items()):
@@ -211,8 +245,14 @@ class MixtureReplay:
                 fix="resume with the sources and shares of the stored run",
                 see="docs/replay.md",
             )
-        for source, own in zip(self._sources, state["sources"], strict=True):
-            source.load_state_dict(own)
+        before = [source.state_dict() for source in self._sources]
+        try:
+            for source, own in zip(self._sources, state["sources"], strict=True):
+                source.load_state_dict(own)
+        except ResumeError:
+            for source, own in zip(self._sources, before, strict=True):
+                source.load_state_dict(own)
+            raise
         self._unit, self._carry = state["unit"], list(state["carry"])
         self._drawn[:], self._empty[:] = state["drawn"], state["empty"]
 

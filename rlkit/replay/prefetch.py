@@ -7,15 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rlkit.core.errors import ReplayError, ResumeError
+from rlkit.core.errors import ReplayError
 from rlkit.core.timestep import TimeStep
 from rlkit.core.typing import Array, IntArray, State
 from rlkit.replay.batch import Batch, Window
-from rlkit.replay.replay import Replay
+from rlkit.replay.replay import Guard, Replay, check_kind, guarded
+from rlkit.replay.samplers.sampler import check_batch_size
 
 _SET_ASIDE = 4  # batches; a loop that goes round more batch sizes and windows than that plus one would need more
 
@@ -62,26 +64,36 @@ class PrefetchReplay:
         self._last: _Request | None = None
         self._half = 0  # of a page: draws go to the two in turn
         self._discarded = 0  # batches, since the last `metrics`
+        self._guard = Guard()
 
+    @guarded
     def __len__(self) -> int:
         """Rows stored now, final frames included."""
         return len(self._replay)
 
+    @guarded
     def close(self) -> None:
         """End the thread and close the replay."""
+        self._guard.closed = True
         self._thread.shutdown()
         self._settle()
         self._error = self._last = None
         self._waiting.clear()
         self._replay.close()
 
+    def warm_up(self) -> None:
+        """Compile what the replay runs."""
+        self._replay.warm_up()
+
     # --- drawing
 
+    @guarded
     def sample(self, batch_size: int, window: Window, *, copy: bool = False, page: int = 0) -> Batch:
         """The batch that waits, or else a new one.
 
         Valid until the next `sample` of the same `page` unless `copy`. Raises ReplayError as the replay does.
         """
+        check_batch_size(batch_size)
         self._settle()
         if self._error is not None:
             error, self._error = self._error, None
@@ -122,31 +134,43 @@ class PrefetchReplay:
     # --- everything else, after the draw in progress
 
     @property
+    @guarded
     def rows_written(self) -> IntArray:
         """Rows that each environment has ever written."""
         self._settle()
         return self._replay.rows_written
 
+    @guarded
     def add(self, observation: Array, action: Array, step: TimeStep) -> None:
         """Store a step; the batch that waits was drawn without it."""
         self._settle()
         self._replay.add(observation, action, step)
 
+    @guarded
     def cut(self, observation: Array) -> None:
         """End all open episodes."""
         self._settle()
         self._replay.cut(observation)
 
+    @guarded
     def usable(self, window: Window) -> int:
         """Rows that a batch of such windows may start at."""
         self._settle()
         return self._replay.usable(window)
 
+    @guarded
     def update_priority(self, batch: Batch, priority: Tensor) -> None:
         """Hand priorities to the sampler; the batch that waits was drawn without them."""
         self._settle()
         self._replay.update_priority(batch, priority)
 
+    @guarded
+    def probe(self, batch_size: int, window: Window, rng: np.random.Generator) -> Batch:
+        """A batch for measurements; the batch that waits stays where it is."""
+        self._settle()
+        return self._replay.probe(batch_size, window, rng)
+
+    @guarded
     def metrics(self) -> dict[str, float]:
         """What the replay tells, the batch that waits included, and how many batches were discarded, if any."""
         self._settle()
@@ -154,21 +178,28 @@ class PrefetchReplay:
         own = {"replay/prefetch_discarded": float(discarded)} if discarded else {}
         return self._replay.metrics() | own
 
+    @guarded
     def oldest_row(self, env: int) -> int:
         """Number of the oldest row of `env` that is still there."""
         self._settle()
         return self._replay.oldest_row(env)
 
+    @guarded
     def export_rows(self, env: int, start: int, stop: int) -> dict[str, Array]:
         """Columns of the rows numbered [start, stop) of `env`, for an append-only file."""
         self._settle()
         return self._replay.export_rows(env, start, stop)
 
+    @guarded
     def load_rows(self, env: int, start: int, columns: dict[str, Array]) -> None:
-        """Put back rows that `export_rows` returned, oldest first; `load_state_dict` completes it."""
+        """Put back rows that `export_rows` returned, oldest first; `load_state_dict` completes it.
+
+        If that refuses, the rows stay: this replay is of no more use then.
+        """
         self._settle()
         self._replay.load_rows(env, start, columns)
 
+    @guarded
     def state_dict(self) -> State:
         """Everything but the rows, and the batches that wait: their rows may be gone when they are handed out."""
         self._settle()
@@ -188,19 +219,14 @@ class PrefetchReplay:
             "replay": self._replay.state_dict(),
         }
 
+    @guarded
     def load_state_dict(self, state: State) -> None:
         """Continue; the rows have been loaded. Refuses (ResumeError) the state of a replay without prefetch.
 
         Batches that wait come back in memory, also those whose replay is on another device.
         """
         self._settle()
-        if "prefetch" not in state:
-            raise ResumeError(
-                "the stored replay has no batch drawn ahead",
-                why="it was stored without prefetch; with it, a resumed run draws other batches than one that went on",
-                fix="resume with --replay.prefetch false",
-                see="docs/replay.md",
-            )
+        check_kind(state, "prefetch", "one with a batch drawn ahead")
         own = state["prefetch"]
         self._replay.load_state_dict(state["replay"])
         self._waiting = {

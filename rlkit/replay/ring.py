@@ -41,6 +41,15 @@ def _take_back(
 
 
 @kernel
+def first_refused(reward: FloatArray, truncated: BoolArray, ended: BoolArray) -> int:
+    """The first environment whose reward is not finite, or that is truncated without having ended; or -1."""
+    for env in range(len(reward)):
+        if not abs(reward[env]) < 3.5e38 or (truncated[env] and not ended[env]):
+            return env
+    return -1
+
+
+@kernel
 def record_step(
     rows: int,
     envs: int,
@@ -65,12 +74,12 @@ def record_step(
 
     action: [C, A], step_action: [E, A]. lives: [C], or empty if there are none. `places` [2 E] gets the slots of the
     observations, [E], then those of the final frames, in order of environments. Returns how many final frames there
-    are, how many slots in `lost` were overwritten or cut off, and -1 or the first environment whose reward is not
-    finite: then nothing has been written.
+    are, how many slots in `lost` were overwritten or cut off, and what `first_refused` says: if that is not -1, nothing
+    has been written.
     """
-    for env in range(envs):
-        if not abs(step_reward[env]) < 3.5e38:
-            return 0, 0, env
+    bad = first_refused(step_reward, truncated, ended)
+    if bad >= 0:
+        return 0, 0, bad
     finals, count = 0, 0
     for env in range(envs):
         number = rows_written[env]

@@ -20,13 +20,11 @@ from rlkit.agents.registry import find
 from rlkit.configs.schema import EnvConfig, ReplayConfig, RunConfig
 from rlkit.core.errors import ConfigError, ResourceError
 from rlkit.core.seeding import SeedTree
-from rlkit.core.timestep import TimeStep
 from rlkit.core.typing import Array
 from rlkit.envs.registry import make
 from rlkit.envs.spec import EnvSpec, VectorEnv
 from rlkit.envs.stacking import FrameStacker
 from rlkit.replay import samplers
-from rlkit.replay.batch import Window
 from rlkit.replay.buffer import ReplayBuffer
 from rlkit.replay.prefetch import PrefetchReplay
 from rlkit.replay.replay import Replay
@@ -58,14 +56,13 @@ def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> Replay:
     if getattr(sampler, "anneal_batches", 0) is None:  # the importance weights reach their end with the run
         sampler = dataclasses.replace(sampler, anneal_batches=planned_updates(config))
     capacity = settings.capacity // spec.num_envs * spec.num_envs  # one ring per environment, all of the same length
-    replay = functools.partial(_replay, settings, sampler, spec)
-    _compile_kernels(replay, spec, settings.n_step)
     storages: dict[str, Storage] = {
         "memory": RamStorage,
         "disk": functools.partial(MemoryMapStorage, directory=Path(settings.directory)),
         "device": functools.partial(DeviceStorage, device=check_device(config.device)),
     }
-    buffer = replay(capacity, seeds.integer("sampler"), storages[settings.storage])
+    buffer = _replay(settings, sampler, spec, capacity, seeds.integer("sampler"), storages[settings.storage])
+    _compile_kernels(buffer)
     return PrefetchReplay(buffer) if settings.prefetch else buffer
 
 
@@ -95,28 +92,16 @@ def _replay(
     )
 
 
-def _compile_kernels(replay: Callable[..., ReplayBuffer], spec: EnvSpec, n_step: int) -> None:
-    """Go once through all that a small twin of the replay can do, so that nothing compiles while something is timed.
+def _compile_kernels(buffer: ReplayBuffer) -> None:
+    """So that nothing compiles while something is timed.
 
     numba keeps what it has compiled beside the source; where that takes long, say so.
     """
-    twin = replay(max(4_096 // spec.num_envs, 2 * (spec.stack + n_step)) * spec.num_envs, 0, RamStorage)
-    num_envs, space = spec.num_envs, spec.observation_space
-    observation = np.zeros((num_envs, *space.shape), space.dtype)
-    action = np.zeros((num_envs, *twin.action_shape), twin.action_dtype)
-    no, yes = np.zeros(num_envs, bool), np.ones(num_envs, bool)
-    reward, lives = np.zeros(num_envs, np.float32), np.zeros(num_envs, np.uint8)
-    going = TimeStep(observation, observation, reward, no, no, no, lives)
-    ending = TimeStep(observation, observation, reward, yes, no, yes, lives)
     told = threading.Timer(1.5, print, ["compiling replay kernels (once on this machine)"], {"file": sys.stderr})
     told.daemon = True
     told.start()
     try:
-        for step in [going] * (spec.stack + n_step) + [ending, going, ending]:
-            twin.add(observation, action, step)
-        batch = twin.sample(2, Window(n_step))
-        twin.update_priority(batch, torch.ones(2))
-        twin.metrics()
+        buffer.warm_up()
     finally:
         told.cancel()
 

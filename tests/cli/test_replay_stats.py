@@ -68,6 +68,20 @@ def test_draws_by_priority_are_compared_with_their_expectation(capsys):
     assert {cells[0][1] for column, cells in found.items() if column not in ("r", "batch / env steps")} == {"-"}
 
 
+def test_settings_of_the_sampler_matter(capsys):
+    def printed(*words):
+        assert run(["replay", "stats", "--capacity", "200", "--ratios", "20", "--sampler", "uniform", *words]) == 0
+        return capsys.readouterr().out
+
+    distinct = printed("--sampler.replacement", "false")
+    assert distinct.splitlines()[1] == "sampler.replacement false"
+    found = table(distinct)
+    assert found["batch / env steps"] == [("20", "1")]
+    assert float(found["var N"][0][0]) == pytest.approx(20 * (1 - 20 / 200), rel=0.05)  # r (1 - B / C)
+    assert found["var N"][0][1] == "-"  # the closed form is of draws with replacement
+    assert printed("--sampler.replacement=true") == printed().replace("\n", "\nsampler.replacement true\n", 1)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_has_a_table(name, capsys):
     assert run(["replay", "stats", "--sampler", name, "--capacity", "100", "--ratios", "1"]) == 0
@@ -91,6 +105,9 @@ def test_a_ratio_that_a_sampler_cannot_serve_is_said(capsys):
         (["stat"], ["rlkit replay stat is not a command"]),
         (["stats", "more"], ["rlkit replay stats more is not a command"]),
         (["stats", "--sampler", "rrc"], ["unknown sampler 'rrc'", "uniform", "Did you mean 'rr-c'", "--sampler"]),
+        (["stats", "--sampler.shufle", "lazy"], ["sampler.shufle", "shuffle"]),
+        (["stats", "--sampler", "uniform", "--sampler.replacement", "4"], ["sampler.replacement"]),
+        (["stats", "--sampler", "per", "--sampler.priority_exponent", "1"], ["has no meaning here", "log-normal"]),
         (["stats", "--ratio", "1"], ["unknown option --ratio", "'ratios'"]),
         (["stats", "--ratios", "1,"], ["--ratios holds ''", "above 0", "fix: --ratios 0.5,1,8"]),
         (["stats", "--ratios", "0.5,x"], ["--ratios holds 'x'"]),

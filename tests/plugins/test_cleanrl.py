@@ -208,3 +208,29 @@ def test_a_script_of_rainbow_keeps_its_batch():
     assert batch.dones.dtype == torch.bool
     with pytest.raises(ReplayError, match="a step of 2 environments"):
         buffer.add(np.zeros((2, 2, 3)), np.zeros(2), np.zeros(2), np.zeros((2, 2, 3)), np.zeros(2))
+
+
+def test_what_does_not_fit_stores_nothing():
+    box, discrete = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+    buffer = ReplayBuffer(8, box, discrete, n_envs=2, handle_timeout_termination=True)
+    ok = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.ones(2), np.zeros(2)
+    buffer.add(*ok, [{}, {}])
+    before = [array.copy() for array in (buffer.observations, buffer.rewards, buffer.dones)]
+    nan = (*ok[:3], np.array([1, np.nan]), ok[4])
+    for columns, infos, words in ((ok, [{}] * 3, "3 infos for 2"), (nan, [{}] * 2, "not finite")):
+        with pytest.raises(ReplayError, match=words):
+            buffer.add(columns[0] + 9, *columns[1:], infos)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(before, (buffer.observations, buffer.rewards, buffer.dones), strict=True)
+    )
+    assert buffer.pos == 1
+
+    rainbow = PrioritizedReplayBuffer(8, (2,), "cpu", n_step=2, gamma=0.9)
+    good = np.zeros((1, 2), np.uint8), np.zeros(1, np.int64), np.zeros(1), np.zeros((1, 2), np.uint8), np.zeros(1, bool)
+    rainbow.add(*good)
+    for place, bad in ((0, np.zeros((1, 3), np.uint8)), (3, np.zeros((1, 3), np.uint8)), (2, np.array([np.inf]))):
+        wrong = [*good]
+        wrong[place] = bad
+        with pytest.raises(ReplayError, match="nothing has been stored"):
+            rainbow.add(*wrong)
+    assert len(rainbow._window) == 1

@@ -1,5 +1,6 @@
 """Episodes to Minari and back: bit for bit, with what cannot be kept said."""
 
+import dataclasses
 import warnings
 
 import minari
@@ -237,6 +238,46 @@ def test_what_does_not_fit_is_refused_and_nothing_stored():
         import_episodes(plain, open_.buffer)
     import_episodes(plain, buffer)
     assert len(buffer) == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"rewards": [0.0, 1e39]}, "reward has shape"),
+        ({"actions": np.array([0, 2**40])}, "action has shape"),
+        ({"infos": {"lives": np.array([3, 300, 0])}}, "lives has shape"),
+        ({"infos": {"lives": np.array([3, 2], np.uint8)[:1]}}, "lives has shape"),
+        ({"infos": None}, "lives is a NoneType"),
+        ({"truncations": [True, False]}, "is truncated but has not ended"),
+        ({"observations": np.full((3, 3), 1e39)}, "observation has shape"),
+    ],
+)
+def test_a_later_episode_that_does_not_fit_keeps_all_out(bad, words):
+    lives = {"lives": np.array([3, 2, 1], np.uint8)}
+    first = stored("test/first-v0", infos=lives)
+    (good,) = first.iterate_episodes()
+    (wrong,) = stored("test/second-v0", infos=lives).iterate_episodes()
+    wrong = dataclasses.replace(wrong, **bad)
+    buffer = make(VECTOR, spaces.Discrete(4, dtype=np.int32) if "actions" in bad else CHOICE, has_lives=True)
+    if "actions" in bad:
+        good = dataclasses.replace(good, actions=np.asarray(good.actions, np.int32))
+    dataset = Episodes(first, [good, wrong])
+    before = repr(buffer.state_dict())
+    with pytest.raises(ReplayError, match=words):
+        import_episodes(dataset, buffer)
+    assert len(buffer) == 0
+    assert repr(buffer.state_dict()) == before
+
+
+class Episodes:
+    """A dataset with other episodes."""
+
+    def __init__(self, dataset, episodes):
+        self.storage, self.observation_space, self.episodes = dataset.storage, dataset.observation_space, episodes
+        self.total_episodes, self.total_steps = len(episodes), sum(len(e.rewards) for e in episodes)
+
+    def iterate_episodes(self):
+        return iter(self.episodes)
 
 
 def test_spaces_that_do_not_fit():

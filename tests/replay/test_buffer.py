@@ -1,6 +1,8 @@
 """The ring equals a list of episodes: usable rows, stacks, returns, ends of every kind, n-step changes, resume."""
 
 import functools
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -14,6 +16,8 @@ from rlkit.core.timestep import TimeStep
 from rlkit.replay import (
     DeviceStorage,
     MemoryMapStorage,
+    MixtureReplay,
+    PrefetchReplay,
     RamStorage,
     ReplayBuffer,
     UniformSampler,
@@ -95,7 +99,10 @@ class World:
             return
         batch = self.buffer.sample(4, window)
         assert usable_rows(self.buffer) == set(expected)
-        for i in range(4):
+        self.compare(batch, expected)
+
+    def compare(self, batch, expected):
+        for i in range(len(batch)):
             number, env = divmod(int(batch["uid"][i]), self.num_envs)
             now, action, total, discount, terminated, then = expected[env, number]
             assert int(batch["index"][i]) == number % self.oracle.capacity * self.num_envs + env
@@ -168,6 +175,33 @@ def test_ring_equals_list_of_episodes(program):
                 world.buffer = copy_through_rows(world)
     world.check(1)
     world.check(3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(programs())
+def test_a_probe_is_a_batch_of_usable_rows_that_nobody_notices(program):
+    setup, operations = program
+    world = World(**setup)
+    for name, argument in operations:
+        if name == "add":
+            world.add(argument)
+    window = Window(2)
+    if world.buffer.usable(window) == 0:
+        with pytest.raises(ReplayError, match="no usable row"):
+            world.buffer.probe(8, window, np.random.default_rng(0))
+        return
+    twin = copy_through_rows(world)
+    lent = twin.sample(8, window)
+    before = lent.clone()
+    probe = twin.probe(64, window, np.random.default_rng(0))
+    assert {(u % setup["num_envs"], u // setup["num_envs"]) for u in probe["uid"].tolist()} <= usable_rows(twin)
+    world.compare(probe, world.oracle.usable(2, window.gamma, setup["clip"]))
+    assert (lent == before).all()
+    assert torch.equal(world.buffer.sample(8, window)["uid"], before["uid"])
+    assert torch.equal(world.buffer.sample(8, window)["uid"], twin.sample(8, window)["uid"])
+    world.buffer.metrics()
+    again = twin.probe(64, window, np.random.default_rng(0))
+    assert torch.equal(again["uid"], probe["uid"])
 
 
 @settings(max_examples=50, deadline=None)
@@ -248,12 +282,12 @@ def test_sequences_equal_list_of_episodes(program, windows):
 
 def test_stride_as_long_as_the_sequence_reads_every_row_once_an_epoch():
     world = World(64, 2, 1, "zero")
+    world.buffer.sampler = ReshuffleSampler(128, seed=0)
     rng = np.random.default_rng(0)
     for _ in range(100):
         world.add(rng.choice(["go"] * 9 + ["truncate"], size=2).tolist())
     window = Window(1, 0.9, length=4, burn_in=2, stride=4)
-    world.buffer.sampler = ReshuffleSampler(128, seed=0)
-    starts = world.buffer.usable(window)  # tells the new sampler of every start
+    starts = world.buffer.usable(window)
     batch = world.buffer.sample(starts, window)  # exactly one epoch
     learned = batch["uid"][:, 2:][batch["mask"][:, 2:]].tolist()
     assert len(learned) == len(set(learned)) > 90
@@ -355,7 +389,7 @@ def test_uniform_is_uniform():
 def test_bad_input_leaves_the_buffer_unchanged():
     world = World(16, 2, 1, "zero")
     world.add(["go", "go"])
-    before = world.buffer.state_dict()
+    before = snapshot(world.buffer)
     good = TimeStep(
         *(np.zeros((2, 2), np.uint8),) * 2, np.zeros(2, np.float32), *(np.zeros(2, bool),) * 3, np.zeros(2, np.uint8)
     )
@@ -370,53 +404,77 @@ def test_bad_input_leaves_the_buffer_unchanged():
         world.buffer.add(np.zeros((2, 2), np.uint8), np.zeros(2, np.int64), good)
     with pytest.raises(ReplayError, match="does not fit"):
         world.buffer.sample(2, Window(length=20))
-    assert str(world.buffer.state_dict()) == str(before)
+    assert snapshot(world.buffer) == before
 
 
-def test_a_second_thread_is_an_error_and_changes_nothing():
+def calls_of(replay):
+    """Every public method, called as it would be."""
+    batch, none, window = replay.sample(1, Window(), copy=True), np.zeros((2, 2), np.uint8), Window()
+    columns, state = replay.export_rows(0, 0, 1), replay.state_dict()
+    step = TimeStep(none, none, np.zeros(2, np.float32), *(np.zeros(2, bool),) * 3, np.zeros(2, np.uint8))
+    return {
+        "add": lambda: replay.add(none, np.zeros(2, np.int64), step),
+        "cut": lambda: replay.cut(none),
+        "usable": lambda: replay.usable(window),
+        "sample": lambda: replay.sample(1, window),
+        "probe": lambda: replay.probe(1, window, np.random.default_rng(0)),
+        "update_priority": lambda: replay.update_priority(batch, torch.ones(1)),
+        "metrics": replay.metrics,
+        "len": lambda: len(replay),
+        "oldest_row": lambda: replay.oldest_row(0),
+        "export_rows": lambda: replay.export_rows(0, 0, 1),
+        "load_rows": lambda: replay.load_rows(0, 0, columns),
+        "state_dict": replay.state_dict,
+        "load_state_dict": lambda: replay.load_state_dict(state),
+        "close": replay.close,
+    }
+
+
+KINDS_OF_REPLAY = {
+    "buffer": lambda buffer: buffer,
+    "mixture": lambda buffer: MixtureReplay({"one": buffer}, {"one": 1}),
+    "prefetch": PrefetchReplay,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_REPLAY)
+def test_a_second_thread_is_an_error_and_changes_nothing(kind):
     world = World(16, 2, 1, "zero")
-    world.add(["go", "go"])
-    before, errors = world.buffer.state_dict(), []
+    for _ in range(3):
+        world.add(["go", "go"])
+    replay = KINDS_OF_REPLAY[kind](world.buffer)
+    calls, before = calls_of(replay), snapshot(world.buffer)
     inside, leave = threading.Event(), threading.Event()
 
     def slow_extend(*arguments):
         inside.set()
         assert leave.wait(10)
 
-    def call(operation):
-        with pytest.raises(ReplayError, match="another thread is inside"):
-            operation()
-        errors.append(1)
-
-    writer = threading.Thread(target=lambda: world.add(["go", "go"]))
+    writer = threading.Thread(target=calls["add"])
     world.buffer.sampler.extend = slow_extend
     writer.start()
     assert inside.wait(10)
-    step = TimeStep(*(np.zeros((2, 2), np.uint8),) * 2, np.zeros(2, np.float32), *(np.zeros(2, bool),) * 3, np.zeros(2))
-    call(lambda: world.buffer.add(np.zeros((2, 2), np.uint8), np.zeros(2, np.int64), step))
-    call(lambda: world.buffer.sample(1, Window()))
-    call(world.buffer.close)
+    for call in calls.values():
+        with pytest.raises(ReplayError, match="another thread is inside"):
+            call()
     leave.set()
     writer.join()
-    assert len(errors) == 3
     del world.buffer.sampler.extend
-    assert world.buffer.rows_written.tolist() == (before["rows_written"] + 1).tolist()
-    world.add(["go", "go"])  # the lock is free again
+    assert world.buffer.rows_written.tolist() == [4, 4]
+    assert before != snapshot(world.buffer)
+    calls["add"]()  # the lock is free again
+    replay.close()
 
 
-def test_a_closed_buffer_says_so():
-    world = World(16, 1, 1, "zero")
-    world.add(["go"])
-    world.add(["go"])
-    batch = world.buffer.sample(1, Window(), copy=True)
-    world.buffer.close()
-    for call in (
-        lambda: world.add(["go"]),
-        lambda: world.cut(),
-        lambda: world.buffer.sample(1, Window()),
-        lambda: world.buffer.update_priority(batch, torch.ones(1)),
-        world.buffer.close,
-    ):
+@pytest.mark.parametrize("kind", KINDS_OF_REPLAY)
+def test_a_closed_replay_says_so(kind):
+    world = World(16, 2, 1, "zero")
+    for _ in range(3):
+        world.add(["go", "go"])
+    replay = KINDS_OF_REPLAY[kind](world.buffer)
+    calls = calls_of(replay)
+    replay.close()
+    for call in calls.values():
         with pytest.raises(ReplayError, match="this replay is closed"):
             call()
 
@@ -470,7 +528,7 @@ def test_capacity_must_fit_the_environments():
 def test_another_geometry_or_sampler_is_refused():
     with pytest.raises(ResumeError, match="capacity: stored 8, here 16"):
         make(length=16).load_state_dict(make(length=8).state_dict())
-    with pytest.raises(ResumeError, match="uniform of 8 slots, this is uniform of 4"):
+    with pytest.raises(ResumeError, match=r"uniform with .* of 8 slots, this is uniform with .* of 4"):
         UniformSampler(4, 0).load_state_dict(UniformSampler(8, 0).state_dict())
     with pytest.raises(ResumeError, match="another seed"):
         UniformSampler(8, 1).load_state_dict(UniformSampler(8, 0).state_dict())
@@ -482,3 +540,257 @@ def test_memory_of_atari_rows():
     planned = replay_memory_bytes(1_000_000, (84, 84), np.uint8, (), np.int64, has_lives=True)
     assert planned < 7.2e9
     assert planned / 1e6 == pytest.approx(buffer.bytes_per_row + 8, rel=0.002)
+
+
+def test_a_loaded_window_does_not_use_the_batches_of_the_one_before():
+    """Their tensors have other sizes: reading into them wrote past their ends."""
+    source = World(16, 2, 2, "zero")
+    for _ in range(30):
+        source.add(["go", "go"])
+    source.buffer.sample(8, Window(3))
+    target = make(16, 2, 2)
+    for env in range(2):
+        start, stop = source.buffer.oldest_row(env), int(source.buffer.rows_written[env])
+        target.load_rows(env, start, source.buffer.export_rows(env, start, stop))
+    target.load_state_dict(source.buffer.state_dict())
+    target.usable(Window())
+    target.sample(8, Window())
+    target.load_state_dict(source.buffer.state_dict())
+    mine, theirs = target.sample(8, Window(3)), source.buffer.sample(8, Window(3))
+    for key in mine.keys(include_nested=True, leaves_only=True):
+        assert torch.equal(mine[key], theirs[key]), key
+
+
+def snapshot(buffer):
+    rows = [buffer.export_rows(e, buffer.oldest_row(e), int(buffer.rows_written[e])) for e in range(buffer.num_envs)]
+    return repr((buffer.state_dict(), [{k: v.tolist() for k, v in columns.items()} for columns in rows]))
+
+
+GOOD = {
+    "observation": np.zeros((2, 2), np.uint8),
+    "action": np.zeros(2, np.int64),
+    "reward": np.zeros(2, np.float32),
+    "terminated": np.zeros(2, bool),
+    "truncated": np.zeros(2, bool),
+    "ended": np.array([True, False]),
+    "final_observation": np.zeros((2, 2), np.uint8),
+    "lives": np.zeros(2, np.uint8),
+}
+
+
+@pytest.mark.parametrize("field", GOOD)
+@pytest.mark.parametrize("kind", ["short", "wide", "list", "tensor", "narrowing"])
+def test_a_field_that_does_not_fit_changes_nothing(field, kind):
+    world = World(8, 2, 1, "zero")
+    world.add(["go", "go"])
+    good = GOOD[field]
+    bad = {
+        "short": good[:1],
+        "wide": np.concatenate((good, good), axis=-1),
+        "list": good.tolist(),
+        "tensor": torch.from_numpy(good.copy()),
+        "narrowing": good.astype(np.complex128),
+    }[kind]
+    given = {**GOOD, field: bad}
+    before = snapshot(world.buffer)
+    step = TimeStep(
+        given["observation"], given["final_observation"], given["reward"], given["terminated"],
+        given["truncated"], given["ended"], given["lives"],
+    )  # fmt: skip
+    with pytest.raises(ReplayError, match=f"^error.replay.: {field} "):
+        world.buffer.add(given["observation"], given["action"], step)
+    assert snapshot(world.buffer) == before
+    if field == "observation":
+        with pytest.raises(ReplayError, match="observation"):
+            world.buffer.cut(bad)
+        assert snapshot(world.buffer) == before
+
+
+def test_types_that_lose_nothing_are_taken_and_overflow_is_not():
+    buffer = ReplayBuffer(
+        capacity=8, num_envs=1, observation_shape=(1,), observation_dtype=np.float32, action_shape=(),
+        action_dtype=np.int64, sampler=UniformSampler(8, 0),
+    )  # fmt: skip
+    no = np.zeros(1, bool)
+
+    def add(value, action=1):
+        observation = np.array([[value]])
+        step = TimeStep(observation, observation, np.ones(1), no, no, no, None)
+        buffer.add(observation, np.array([action], np.float64 if action != 1 else np.int32), step)
+
+    add(0.5)
+    add(np.float16(0.5))
+    add(np.nan)
+    add(2**40 + 1)
+    with pytest.raises(ReplayError, match="observation has shape"):
+        add(1e300)
+    with pytest.raises(ReplayError, match="action has shape"):
+        add(0.5, action=1.5)
+    assert buffer.rows_written.tolist() == [4]
+    assert buffer.export_rows(0, 3, 4)["frames"].tolist() == [[2.0**40]]
+    pixels = make(8, 1)
+    wide = np.array([[300, 1]], np.uint16)
+    with pytest.raises(ReplayError, match=r"observation has shape \[1, 2\] and type uint16"):
+        pixels.add(wide, np.zeros(1, np.int64), TimeStep(wide, wide, np.zeros(1, np.float32), no, no, no, None))
+    with pytest.raises(ReplayError, match="uint16"):
+        pixels.cut(wide)
+    assert len(pixels) == 0
+
+
+def test_a_cut_without_an_end_is_refused():
+    world = World(8, 2, 1, "zero")
+    world.add(["go", "go"])
+    before = snapshot(world.buffer)
+    observation, action = GOOD["observation"], GOOD["action"]
+    cut, no, yes = np.array([False, True]), np.zeros(2, bool), np.ones(2, bool)
+    for call in (world.buffer.add, world.buffer.check):
+        with pytest.raises(ReplayError, match="environment 1 is truncated but has not ended"):
+            call(observation, action, TimeStep(observation, observation, GOOD["reward"], no, cut, no, GOOD["lives"]))
+    assert snapshot(world.buffer) == before
+    world.buffer.check(
+        observation, action, TimeStep(observation, observation, GOOD["reward"], no, cut, yes, GOOD["lives"])
+    )
+    assert snapshot(world.buffer) == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(programs(minimum=12), st.lists(st.integers(0, 3), min_size=1, max_size=6))
+def test_another_window_withdraws_no_start_that_both_have(program, order):
+    """Priorities and visits of the others stay, and nothing counts as overwritten."""
+    setup, operations = program
+    windows = [Window(), Window(3), Window(length=3, burn_in=1, stride=2), Window(2, length=2)]
+    world, fresh = World(**setup), World(**setup)
+    calls = []
+    for name, argument in operations:
+        if name == "add":
+            world.add(argument)
+            fresh.add(argument)
+    buffer, sampler = world.buffer, world.buffer.sampler
+    extend, invalidate = sampler.extend, sampler.invalidate
+    sampler.extend = lambda slots, uids: (calls.append(("extend", slots.tolist())), extend(slots, uids))
+    sampler.invalidate = lambda slots: (calls.append(("invalidate", slots.tolist())), invalidate(slots))
+    for k in order:
+        before = usable_rows(buffer)
+        calls.clear()
+        buffer.usable(windows[k])
+        twin = copy_through_rows(fresh)
+        twin.usable(windows[k])
+        assert usable_rows(buffer) == usable_rows(twin)
+        gone, come = before - usable_rows(buffer), usable_rows(buffer) - before
+        found = {"extend": set(), "invalidate": set()}
+        for name, slots in calls:
+            found[name] |= set(slots)
+
+        def slots_of(rows):
+            return {number % buffer._rows * buffer.num_envs + env for env, number in rows}
+
+        assert found == {"extend": slots_of(come), "invalidate": slots_of(gone)}
+    assert buffer.telemetry.histogram().tolist() == fresh.buffer.telemetry.histogram().tolist()
+
+
+def test_visits_go_on_after_a_window_that_had_no_use_for_the_row():
+    world = World(16, 1, 1, "zero")
+    for _ in range(12):
+        world.add(["go"])
+    for _ in range(8):
+        world.buffer.sample(4, Window())
+        world.buffer.usable(Window(length=4, stride=4))
+        world.buffer.usable(Window(3))
+    world.buffer.usable(Window())
+    assert "replay/visits_mean" not in world.buffer.metrics()
+    for _ in range(16):
+        world.add(["go"])
+    assert world.buffer.metrics()["replay/visits_mean"] == pytest.approx(32 / 12)
+
+
+def test_a_warm_buffer_compiles_nothing_more(tmp_path):
+    """In a fresh process: whatever is called afterwards runs kernels that are there."""
+    subprocess.run([sys.executable, "-c", WARM, str(tmp_path)], check=True, timeout=300)
+
+
+WARM = """
+import sys
+from pathlib import Path
+import functools
+import numpy as np, torch
+from numba.core.registry import CPUDispatcher
+from rlkit.core.timestep import TimeStep
+from rlkit.replay import MixtureReplay, PrefetchReplay, ReplayBuffer, Window
+from rlkit.replay.samplers import SAMPLERS, make
+from rlkit.replay.storage import MemoryMapStorage
+
+def compiled():
+    modules = [module for name, module in sys.modules.items() if name.startswith("rlkit.")]
+    kernels = {id(k): k for module in modules for k in vars(module).values() if isinstance(k, CPUDispatcher)}
+    return {(k.__module__, k.__name__): len(k.overloads) for k in kernels.values()}
+
+disk = functools.partial(MemoryMapStorage, directory=Path(sys.argv[1]))
+for name, pixels in [*((name, False) for name in SAMPLERS), ("rr-c", True)]:
+    shape, dtype = ((84, 84), np.uint8) if pixels else ((3,), np.float32)
+    action_shape, action_dtype = ((), np.int64) if pixels else ((2,), np.float32)
+    buffers = [
+        ReplayBuffer(
+            capacity=300, num_envs=3, observation_shape=shape, observation_dtype=dtype, action_shape=action_shape,
+            action_dtype=action_dtype, sampler=make(name, 300, 0), stack=2 if pixels else 1, has_lives=pixels,
+            storage=disk if pixels else None,
+        )
+        for _ in range(2)
+    ]
+    replay = PrefetchReplay(MixtureReplay({"a": buffers[0], "b": buffers[1]}, {"a": 0.5, "b": 0.5}))
+    replay.warm_up()
+    assert len(replay) == 0
+    before = compiled()
+    o, a, no = np.zeros((3, *shape), dtype), np.zeros((3, *action_shape), action_dtype), np.zeros(3, bool)
+    r, lives = np.zeros(3, np.float32), np.zeros(3, np.uint8) if pixels else None
+    for t in range(110):
+        end = np.array([t % 40 == 39, t % 13 == 12, False])
+        for buffer in (replay, buffers[1]):
+            buffer.add(o, a, TimeStep(o, o, r, end, no, end, lives))
+        if t > 20 and t % 8 == 0:
+            for window in (Window(), Window(3), Window(length=3, burn_in=1)):
+                if name != "consume":
+                    batch = replay.sample(2, window)
+                    replay.update_priority(batch, torch.ones(2))
+                    replay.probe(2, window, np.random.default_rng(0))
+    replay.cut(o)
+    replay.metrics()
+    replay.load_state_dict(replay.state_dict())
+    new = {key: n for key, n in compiled().items() if n != before.get(key, 0)}
+    assert not new, (name, pixels, new)
+    replay.close()
+"""
+
+
+def test_a_sampler_of_another_size_is_refused():
+    with pytest.raises(ConfigError, match="the sampler has 10 slots, the buffer 40"):
+        ReplayBuffer(
+            capacity=40, num_envs=1, observation_shape=(1,), observation_dtype=np.float32, action_shape=(),
+            action_dtype=np.int64, sampler=UniformSampler(10, 0),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_batches_have_at_least_one_row(batch_size):
+    world = World(8, 1, 1, "zero")
+    for _ in range(4):
+        world.add(["go"])
+    for draw in (world.buffer.sample, lambda n, w: world.buffer.probe(n, w, np.random.default_rng(0))):
+        with pytest.raises(ReplayError, match=f"a batch of {batch_size} rows"):
+            draw(batch_size, Window())
+
+
+def test_states_of_other_kinds_are_refused_by_name():
+    kinds = {
+        "a single buffer": make(),
+        "a mixture": MixtureReplay({"one": make()}, {"one": 1}),
+        "one with a batch drawn ahead": PrefetchReplay(make()),
+    }
+    states = {name: replay.state_dict() for name, replay in kinds.items()}
+    for name, replay in kinds.items():
+        for other, state in states.items():
+            if other != name:
+                with pytest.raises(ResumeError):
+                    replay.load_state_dict(state)
+    with pytest.raises(ResumeError, match="the stored replay is a mixture, this one is a single buffer"):
+        kinds["a single buffer"].load_state_dict(states["a mixture"])
+    kinds["one with a batch drawn ahead"].close()

@@ -449,6 +449,17 @@ def test_other_names_or_shares_are_refused():
         backwards.load_state_dict(state)
 
 
+def test_a_source_that_refuses_leaves_the_mixture_as_it_was():
+    _, mixture = golden_mixture()
+    state = mixture.state_dict()
+    mixture.sample(8, Window())
+    before = str(mixture.state_dict())
+    state["sources"][-1] = state["sources"][-1] | {"geometry": state["sources"][-1]["geometry"] | {"capacity": 4}}
+    with pytest.raises(ResumeError, match="capacity: stored 4"):
+        mixture.load_state_dict(state)
+    assert str(mixture.state_dict()) == before
+
+
 @pytest.mark.parametrize(
     "shares",
     [

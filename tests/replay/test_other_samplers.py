@@ -221,8 +221,11 @@ def test_combined_adds_the_newest_row_and_leaves_the_inner_sampler_alone(inner, 
     for name, argument in operations:
         if name == "sample" and log.rows:
             slot, uid = log.entries[-1]
-            others, info = alone.sample(argument - 1)
-            assert pair.draw(argument) == ([*others.tolist(), slot], [*info.uid.tolist(), uid])
+            others, others_uid = [], []
+            if argument > 1:
+                drawn, info = alone.sample(argument - 1)
+                others, others_uid = drawn.tolist(), info.uid.tolist()
+            assert pair.draw(argument) == ([*others, slot], [*others_uid, uid])
         elif name != "sample":
             pair.change(name, argument and sorted({slot % capacity for slot in argument}))
             alone.invalidate(np.arange(capacity))

@@ -235,7 +235,8 @@ def test_everything_waits_until_the_draw_is_over(name, arguments):
     if arguments is not None:
         found(*arguments)
     assert recorder.log == ["begin", "end"] * 3 + [name]
-    prefetch.close()
+    if name != "close":
+        prefetch.close()
 
 
 def test_a_batch_set_aside_is_not_written_over():
@@ -332,7 +333,7 @@ def test_priorities_of_a_set_aside_sequence_reach_its_starts():
 
 def test_state_without_prefetch_is_refused():
     prefetch = PrefetchReplay(make())
-    with pytest.raises(ResumeError, match="no batch drawn ahead"):
+    with pytest.raises(ResumeError, match="is a single buffer, this one is one with a batch drawn ahead"):
         prefetch.load_state_dict(make().state_dict())
     prefetch.close()
 
@@ -459,3 +460,19 @@ def test_the_thread_does_not_take_the_learners_threads():
         prefetch.close()
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_probe_leaves_the_waiting_batch_and_all_draws_alone(kind):
+    with_probes, without = PrefetchReplay(KINDS[kind]()), PrefetchReplay(KINDS[kind]())
+    rng = np.random.default_rng(3)
+    for replay in (with_probes, without):
+        fill(replay, 12)
+    for _ in range(4):
+        probe = with_probes.probe(5, WINDOWS[0], rng)
+        assert probe.batch_size == (5,)
+        first, second = (replay.sample(2, WINDOWS[0], copy=True) for replay in (with_probes, without))
+        assert torch.equal(first["uid"], second["uid"])
+    assert with_probes.metrics() == without.metrics()
+    with_probes.close()
+    without.close()

@@ -144,8 +144,8 @@ def programs(draw):
         st.tuples(st.just("extend"), slots),
         st.tuples(st.just("invalidate"), st.lists(st.integers(-3, capacity + 3), max_size=5)),
         st.tuples(st.just("mask"), slots),
-        st.tuples(st.just("sample"), st.integers(0, 2 * capacity)),
-        st.tuples(st.just("sample"), st.integers(0, capacity // 2 + 1)),
+        st.tuples(st.just("sample"), st.integers(1, 2 * capacity)),
+        st.tuples(st.just("sample"), st.integers(1, capacity // 2 + 1)),
         st.tuples(st.just("save and load"), st.none()),
     )
     return capacity, draw(st.integers(0, 2**64 - 1)), draw(st.lists(operations, max_size=40))

@@ -19,6 +19,7 @@ class Lists:
 
     def __init__(self):
         self.draws_of = {}  # slot -> ages at the draws of the row that lives there
+        self.waiting = {}  # the same of suspended ones
         self.all_dead = []
         self.start_anew()
 
@@ -27,7 +28,12 @@ class Lists:
 
     def extended(self, slots):
         for slot in slots:
-            self.draws_of[slot] = []
+            self.draws_of[slot] = self.waiting.pop(slot, [])
+
+    def suspended(self, slots):
+        for slot in slots:
+            if slot in self.draws_of:
+                self.waiting[slot] = self.draws_of.pop(slot)
 
     def drawn(self, slots, ages):
         self.duplicates.append(len(slots) - len(set(slots)))
@@ -39,8 +45,8 @@ class Lists:
 
     def invalidated(self, slots):
         for slot in slots:
-            if slot in self.draws_of:
-                visits = len(self.draws_of.pop(slot))
+            if slot in self.draws_of or slot in self.waiting:
+                visits = len((self.draws_of if slot in self.draws_of else self.waiting).pop(slot))
                 self.dead.append(visits)
                 self.all_dead.append(visits)
 
@@ -56,6 +62,10 @@ class Lists:
             metrics["replay/visits_mean"] = np.mean(self.dead)
             metrics["replay/visits_var"] = np.var(self.dead)
             metrics["replay/never_drawn"] = np.mean([visits == 0 for visits in self.dead])
+            bins = ["0", "1", "2_3", "4_7", "8_15", "16_31", "32_63", "64_127", "128_255"]
+            for name in bins[: max(self.dead).bit_length() + 1]:
+                low, high = int(name.split("_")[0]), int(name.split("_")[-1])
+                metrics[f"replay/visits_{name}"] = np.mean([low <= visits <= high for visits in self.dead])
         self.start_anew()
         return metrics
 
@@ -76,6 +86,7 @@ operations = st.lists(
         st.tuples(st.just("drawn"), st.lists(st.tuples(slot, age), min_size=1, max_size=8)),
         st.tuples(st.just("extended"), st.lists(slot, unique=True, max_size=CAPACITY)),
         st.tuples(st.just("invalidated"), st.lists(slot, unique=True, max_size=CAPACITY)),
+        st.tuples(st.just("suspended"), st.lists(slot, unique=True, max_size=CAPACITY)),
         st.tuples(st.just("flush"), st.none()),
         st.tuples(st.just("resume"), st.none()),
     ),
@@ -93,8 +104,9 @@ def test_equals_lists_and_resumes(ops):
             if content:
                 slots, ages = zip(*content, strict=True)
                 telemetry.drawn(np.array(slots), np.array(ages))
+                assert telemetry.usable().tolist() == sorted(lists.draws_of)
                 lists.drawn(slots, ages)
-        elif kind in ("extended", "invalidated"):
+        elif kind in ("extended", "invalidated", "suspended"):
             if kind == "extended":
                 content = [slot for slot in content if slot not in lists.draws_of]
             for counter in (telemetry, lists):
@@ -130,6 +142,9 @@ def test_by_hand():
         "replay/visits_mean": 5 / 3,
         "replay/visits_var": 14 / 9,
         "replay/never_drawn": 1 / 3,
+        "replay/visits_0": 1 / 3,
+        "replay/visits_1": 0.0,
+        "replay/visits_2_3": 2 / 3,
     }
     assert telemetry.flush() == {}
     assert telemetry.histogram().tolist() == [1, 0, 1, 1]
@@ -147,6 +162,7 @@ def test_counters_stop_where_an_int16_does():
     assert metrics["replay/visits_mean"] == 32_766
     assert metrics["replay/duplicates"] == (32_765 + 39) / 2
     assert len(telemetry.histogram()) == 32_767
+    assert metrics["replay/visits_16384_32767"] == 1
 
 
 def test_ages_spread_over_many_orders_of_magnitude():

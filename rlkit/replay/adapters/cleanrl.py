@@ -87,7 +87,8 @@ class ReplayBuffer:
     ) -> None:
         """One step of all environments; `next_obs` is the true last one where an episode ended.
 
-        Raises ReplayError, and stores nothing, if a shape is another one.
+        Raises ReplayError, and stores nothing, if a shape or the number of infos is another one, or a reward is not
+        finite.
         """
         step = {
             "obs": self._fit("obs", obs, self.obs_shape),
@@ -96,6 +97,17 @@ class ReplayBuffer:
             "reward": self._fit("reward", reward, ()),
             "done": self._fit("done", done, ()),
         }
+        timeouts = []
+        if self.handle_timeout_termination:
+            timeouts = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
+        if self.handle_timeout_termination and len(timeouts) != self.n_envs:
+            raise ReplayError(
+                f"{len(timeouts)} infos for {self.n_envs} environments",
+                why="each tells whether its episode was cut; nothing has been stored",
+                fix="hand in what env.step returned",
+                see="docs/plugins/cleanrl.md",
+            )
+        _check_finite(step["reward"])
         row, after = self.pos, (self.pos + 1) % self.buffer_size
         self.observations[row] = step["obs"]
         if self.optimize_memory_usage:
@@ -104,7 +116,7 @@ class ReplayBuffer:
             self.next_observations[row] = step["next_obs"]
         self.actions[row], self.rewards[row], self.dones[row] = step["action"], step["reward"], step["done"]
         if self.handle_timeout_termination:
-            self.timeouts[row] = [info.get("TimeLimit.truncated", False) for info in infos]
+            self.timeouts[row] = timeouts
         self.pos, self.full = after, self.full or after == 0
         envs = np.arange(self.n_envs)
         self.slots.written(row * self.n_envs + envs)
@@ -208,7 +220,7 @@ class PrioritizedReplayBuffer:
     def add(self, obs: Array, action: Array, reward: Array, next_obs: Array, done: Array) -> None:
         """One step of the one environment, each with a first dimension of 1; `done`: a true end.
 
-        Raises ReplayError, and stores nothing, for several environments.
+        Raises ReplayError, and stores nothing, for several environments, other shapes, or a reward that is not finite.
         """
         if len(obs) != 1:
             raise ReplayError(
@@ -217,6 +229,19 @@ class PrioritizedReplayBuffer:
                 fix="--num-envs 1",
                 see="docs/plugins/cleanrl.md",
             )
+        frame = (1, *self.buffer_obs.shape[1:])
+        columns = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, "done": done}
+        found = {name: list(np.shape(column)) for name, column in columns.items()}
+        expected = {name: list(frame) if "obs" in name else [1] for name in columns}
+        if found != expected:
+            different = {name: shape for name, shape in found.items() if shape != expected[name]}
+            raise ReplayError(
+                f"shapes {different}",
+                why=f"this buffer takes { ({name: expected[name] for name in different}) }; nothing has been stored",
+                fix="make the buffer with the shape of one observation",
+                see="docs/plugins/cleanrl.md",
+            )
+        _check_finite(np.asarray(reward))
         if self._expected is not None and not np.array_equal(obs[0], self._expected):
             self._window.clear()
         self._window.append((obs[0].copy(), int(action[0]), float(reward[0])))
@@ -257,6 +282,17 @@ class PrioritizedReplayBuffer:
         self._window.popleft()
         self.pos, self.size = (row + 1) % self.capacity, min(self.size + 1, self.capacity)
         self.slots.written(np.array([row]))
+
+
+def _check_finite(reward: Array) -> None:
+    """Raise ReplayError unless all of `reward` is finite."""
+    if not np.isfinite(reward).all():
+        raise ReplayError(
+            f"a reward is not finite: {reward.tolist()}",
+            why="one NaN in replay spreads to every parameter; nothing has been stored",
+            fix="look at the environment",
+            see="docs/plugins/cleanrl.md",
+        )
 
 
 def _shape(space: spaces.Space[Any], *, flat: bool = False) -> tuple[int, ...]:

@@ -87,7 +87,8 @@ def import_episodes(dataset: Any, buffer: ReplayBuffer) -> dict[str, Any]:
 
     Returns where the data come from, for the record of an experiment: the dataset's id, algorithm, code, authors,
     environment, Minari version, and numbers of episodes and steps.
-    Raises ReplayError, and stores nothing, if the buffer does not fit or an info holds objects.
+    Raises ReplayError, and stores nothing, if the buffer does not fit, an info holds objects, or `add` would refuse a
+    step of any episode; for that the dataset is read twice.
     """
     metadata = dataset.storage.metadata
     rows = int(dataset.total_steps) + int(dataset.total_episodes)
@@ -108,10 +109,13 @@ def import_episodes(dataset: Any, buffer: ReplayBuffer) -> dict[str, Any]:
         )
     for episode in dataset.iterate_episodes():
         _check_episode(episode)
+        for step in _steps(episode):
+            buffer.check(*step)
     if metadata.get("jpeg_encoding", True) and is_image_space(dataset.observation_space):
         warnings.warn(f"{metadata['dataset_id']}: its images were stored as JPEG, which is not lossless", stacklevel=2)
     for episode in dataset.iterate_episodes():
-        _append(buffer, episode)
+        for step in _steps(episode):
+            buffer.add(*step)
     names = ("dataset_id", "algorithm_name", "code_permalink", "author", "author_email", "env_spec", "minari_version")
     found = {name: metadata[name] for name in names if name in metadata}
     found = {name: sorted(value) if isinstance(value, set) else value for name, value in found.items()}
@@ -185,11 +189,11 @@ def _objects(infos: dict[str, Any]) -> list[str]:
     return found
 
 
-def _append(buffer: ReplayBuffer, episode: Any) -> None:
-    """Step through one episode as its environment would have."""
+def _steps(episode: Any) -> Iterator[tuple[Array, Array, TimeStep]]:
+    """One episode as its environment would have given it: observation, action and outcome of each step."""
     length = len(episode.rewards)
     lives = episode.infos.get("lives") if episode.infos else None
-    rewards = np.asarray(episode.rewards, np.float32)
+    rewards = np.asarray(episode.rewards)
     for t in range(length):
         following = np.asarray(episode.observations[t + 1])[None]
         step = TimeStep(
@@ -199,6 +203,6 @@ def _append(buffer: ReplayBuffer, episode: Any) -> None:
             terminated=np.asarray(episode.terminations[t : t + 1], bool),
             truncated=np.asarray(episode.truncations[t : t + 1], bool),
             ended=np.array([t == length - 1]),
-            lives=None if lives is None else np.asarray(lives[t : t + 1], np.uint8),
+            lives=None if lives is None else np.asarray(lives)[t : t + 1],
         )
-        buffer.add(np.asarray(episode.observations[t])[None], np.asarray(episode.actions[t])[None], step)
+        yield np.asarray(episode.observations[t])[None], np.asarray(episode.actions[t])[None], step

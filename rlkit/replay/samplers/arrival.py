@@ -36,7 +36,7 @@ class ArrivalLog:
 
     def extend(self, slots: IntArray, uids: IntArray) -> None:
         """Rows arrive, in this order. Raises ReplayError for a slot out of range."""
-        check_slots(slots, self.capacity)
+        check_slots(slots, self.capacity, uids)
         arrive(slots, uids, self.uid, self.number, self.slots, self.ends)
 
     def invalidate(self, slots: IntArray) -> None:

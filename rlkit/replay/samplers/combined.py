@@ -10,7 +10,7 @@ import numpy as np
 from rlkit.core.typing import FloatArray, IntArray, State
 from rlkit.replay.samplers.arrival import ArrivalLog
 from rlkit.replay.samplers.reshuffle import ReshuffleSampler
-from rlkit.replay.samplers.sampler import SampleInfo, check_state, no_usable_row
+from rlkit.replay.samplers.sampler import SampleInfo, check_batch_size, check_state, no_usable_row
 from rlkit.replay.samplers.uniform import UniformSampler
 
 _INNER: dict[str, type[UniformSampler | ReshuffleSampler]] = {"uniform": UniformSampler, "rr-c": ReshuffleSampler}
@@ -49,11 +49,12 @@ class CombinedSampler:
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
         """Slots int64 [B], the newest usable row last. Raises ReplayError if no row is usable."""
+        check_batch_size(batch_size)
         if len(self) == 0:
             no_usable_row()
-        others, info = self._inner.sample(batch_size - 1)
+        others = self._inner.sample(batch_size - 1)[0] if batch_size > 1 else np.empty(0, np.int64)
         slots = np.append(others, self._log.newest)
-        return slots, SampleInfo(uid=self._log.uid[slots], epoch=info.epoch)
+        return slots, SampleInfo(uid=self._log.uid[slots], epoch=getattr(self._inner, "epoch", None))
 
     def update(self, slots: IntArray, uids: IntArray, priority: FloatArray) -> None:
         """Combined sampling has no priorities."""

@@ -16,7 +16,14 @@ from rlkit.core.errors import require
 from rlkit.core.kernels import kernel
 from rlkit.core.typing import Array, FloatArray, IntArray, State
 from rlkit.replay.samplers.arrival import HEAD, ArrivalLog, arrive, leave
-from rlkit.replay.samplers.sampler import SampleInfo, batch_too_large, check_slots, check_state, no_usable_row
+from rlkit.replay.samplers.sampler import (
+    SampleInfo,
+    batch_too_large,
+    check_batch_size,
+    check_slots,
+    check_state,
+    no_usable_row,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class ConsumeSampler:
 
     def extend(self, slots: IntArray, uids: IntArray, priority: FloatArray | None = None) -> None:
         """These rows became usable. `priority` is ignored."""
-        check_slots(slots, self.capacity)
+        check_slots(slots, self.capacity, uids)
         self._visits[slots] *= self._known[slots] == uids
         self._known[slots] = uids
         fresh = self._visits[slots] < self.config.max_visits
@@ -62,6 +69,7 @@ class ConsumeSampler:
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
         """Slots int64 [B], all different. Raises ReplayError, and consumes nothing, if fewer rows have visits left."""
+        check_batch_size(batch_size)
         log, most = self._log, self.config.max_visits
         if len(log) == 0:
             no_usable_row()

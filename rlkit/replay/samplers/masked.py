@@ -27,7 +27,7 @@ from rlkit.replay.samplers.priorities import (
     require_setting,
     weigh,
 )
-from rlkit.replay.samplers.sampler import SampleInfo, batch_too_large, check_state, no_usable_row
+from rlkit.replay.samplers.sampler import SampleInfo, batch_too_large, check_batch_size, check_state, no_usable_row
 from rlkit.replay.sum_tree import (
     Float64Array,
     MinTree,
@@ -112,6 +112,7 @@ class MaskedReshuffleSampler:
 
         Raises ReplayError if there are fewer usable rows, or fewer with a priority above 0.
         """
+        check_batch_size(batch_size)
         usable, drawable = self._counts.tolist()
         if usable == 0:
             no_usable_row()

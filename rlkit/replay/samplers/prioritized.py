@@ -31,7 +31,7 @@ from rlkit.replay.samplers.priorities import (
     require_setting,
     weigh,
 )
-from rlkit.replay.samplers.sampler import SampleInfo, check_state, no_usable_row
+from rlkit.replay.samplers.sampler import SampleInfo, check_batch_size, check_state, no_usable_row
 from rlkit.replay.sum_tree import Float64Array, MinTree, find, refresh_sums, total
 
 _NORMALISERS = {"none": BY_NOTHING, "batch": BY_BATCH, "buffer": BY_BUFFER}
@@ -101,6 +101,7 @@ class PrioritizedSampler:
 
         Raises ReplayError if no row is usable, or if all have priority 0 and none is drawn uniformly.
         """
+        check_batch_size(batch_size)
         if self._usable == 0:
             no_usable_row()
         config, rows = self.config, self._rows

@@ -22,7 +22,7 @@ from rlkit.replay.samplers.priorities import (
     prepare,
     require_setting,
 )
-from rlkit.replay.samplers.sampler import SampleInfo, check_state, no_usable_row
+from rlkit.replay.samplers.sampler import SampleInfo, check_batch_size, check_state, no_usable_row
 from rlkit.replay.sum_tree import Float64Array
 
 
@@ -95,6 +95,7 @@ class RankSampler:
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
         """Slots int64 [B] and their weights. Raises ReplayError if no row is usable."""
+        check_batch_size(batch_size)
         if self._usable == 0:
             no_usable_row()
         # With more gaps than rows most draws would be in vain.

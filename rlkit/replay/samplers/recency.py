@@ -16,7 +16,7 @@ from rlkit.core.seeding import CounterStream
 from rlkit.core.typing import Array, FloatArray, IntArray, State
 from rlkit.replay.samplers.arrival import HEAD, TAIL, ArrivalLog
 from rlkit.replay.samplers.reshuffle import ReshuffleSampler
-from rlkit.replay.samplers.sampler import SampleInfo, check_state, no_usable_row
+from rlkit.replay.samplers.sampler import SampleInfo, check_batch_size, check_state, no_usable_row
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class RecencySampler:
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
         """Slots int64 [B]. Raises ReplayError if no row is usable."""
+        check_batch_size(batch_size)
         log = self._log
         if len(log) == 0:
             no_usable_row()

@@ -17,7 +17,15 @@ from rlkit.core.errors import ConfigError, ReplayError
 from rlkit.core.kernels import below, kernel, word
 from rlkit.core.seeding import CounterStream
 from rlkit.core.typing import Array, BoolArray, FloatArray, IntArray, State
-from rlkit.replay.samplers.sampler import SampleInfo, check_slots, check_state, no_usable_row, occupy, vacate
+from rlkit.replay.samplers.sampler import (
+    SampleInfo,
+    check_batch_size,
+    check_slots,
+    check_state,
+    no_usable_row,
+    occupy,
+    vacate,
+)
 
 FEISTEL_ROUNDS = 8  # with fewer, neighbours in the order are not independent: 4 fail a chi-squared test of adjacency
 FEISTEL_MIN_CAPACITY = 4096  # below, halves of so few bits mix poorly, and there is no memory to save
@@ -97,7 +105,7 @@ class ReshuffleSampler:
 
     def extend(self, slots: IntArray, uids: IntArray, priority: FloatArray | None = None) -> None:
         """These rows became usable. `priority` is ignored."""
-        check_slots(slots, self.capacity)
+        check_slots(slots, self.capacity, uids)
         self._usable += occupy(self._uid, slots, uids)
 
     def invalidate(self, slots: IntArray) -> None:
@@ -109,6 +117,7 @@ class ReshuffleSampler:
 
         Raises ReplayError if no row is usable, or if `strict` and the batch is larger than the usable rows.
         """
+        check_batch_size(batch_size)
         if self._usable == 0:
             no_usable_row()
         if batch_size > self._usable:

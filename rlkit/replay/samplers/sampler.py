@@ -35,19 +35,21 @@ class Sampler(Protocol):
     def extend(self, slots: IntArray, uids: IntArray, priority: FloatArray | None = None) -> None:
         """These rows BECAME usable: their next frame and n-step window are there.
 
-        Raises ReplayError, and changes nothing, for a slot out of range or a priority that is negative or not finite.
+        Raises ReplayError, and changes nothing, for a slot out of range, another number of uids than slots or, in a
+        sampler with priorities, one that is negative or not finite; others ignore them.
         """
 
     def invalidate(self, slots: IntArray) -> None:
         """These slots stopped being usable (overwritten, or their stack's history is). Unknown slots are ignored."""
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
-        """Slots int64 [B], in arrays of their own. Raises ReplayError if no row is usable."""
+        """Slots int64 [B], in arrays of their own. Raises ReplayError if no row is usable, or if B is below 1."""
 
     def update(self, slots: IntArray, uids: IntArray, priority: FloatArray) -> None:
-        """New priorities; rows whose uid has changed meanwhile are ignored. A no-op without priorities.
+        """New priorities; rows whose uid has changed meanwhile are ignored.
 
         Raises ReplayError, and changes nothing, for a slot out of range or a priority that is negative or not finite.
+        A sampler without priorities does nothing, and looks at nothing.
         """
 
     def metrics(self) -> dict[str, float]:
@@ -80,8 +82,23 @@ def batch_too_large(batch_size: int, usable: int, kind: str) -> NoReturn:
     )
 
 
-def check_slots(slots: IntArray, capacity: int) -> None:
-    """Raise ReplayError if a slot lies outside [0, capacity)."""
+def check_batch_size(batch_size: int) -> None:
+    """Raise ReplayError if there is nothing to draw."""
+    if batch_size < 1:
+        raise ReplayError(
+            f"a batch of {batch_size} rows", why="a batch has at least one", fix="give a batch size of 1 or more"
+        )
+
+
+def check_slots(slots: IntArray, capacity: int, uids: IntArray | None = None) -> None:
+    """Raise ReplayError if a slot lies outside [0, capacity), or if there is not one uid for each."""
+    if uids is not None and uids.shape != slots.shape:
+        raise ReplayError(
+            f"uids have shape {list(uids.shape)} for {len(slots)} slots",
+            why="every row has one; nothing has been changed",
+            fix="hand in as many uids as slots",
+            see="docs/replay.md",
+        )
     bad = first_outside(slots, capacity)
     if bad >= 0:
         raise ReplayError(

@@ -12,6 +12,7 @@ from rlkit.core.typing import FloatArray, IntArray, State
 from rlkit.replay.samplers.sampler import (
     SampleInfo,
     batch_too_large,
+    check_batch_size,
     check_slots,
     check_state,
     no_usable_row,
@@ -36,6 +37,7 @@ class UniformSampler:
 
     def __init__(self, capacity: int, seed: int, config: UniformConfig = UniformConfig()) -> None:
         self.capacity, self.config = capacity, config
+        self._kind = f"uniform with {config}"
         self._draw = CounterStream(seed)
         self._uid = np.full(capacity, -1, np.int64)  # row living in each slot; -1 = not usable
         self._usable = 0
@@ -46,7 +48,7 @@ class UniformSampler:
 
     def extend(self, slots: IntArray, uids: IntArray, priority: FloatArray | None = None) -> None:
         """These rows became usable. `priority` is ignored."""
-        check_slots(slots, self.capacity)
+        check_slots(slots, self.capacity, uids)
         self._usable += occupy(self._uid, slots, uids)
         self._high = max(self._high, int(slots.max(initial=-1)) + 1)
 
@@ -56,6 +58,7 @@ class UniformSampler:
 
     def sample(self, batch_size: int) -> tuple[IntArray, SampleInfo]:
         """Slots int64 [B]. Raises ReplayError if no row is usable, or too few are for draws without replacement."""
+        check_batch_size(batch_size)
         if self._usable == 0:
             no_usable_row()
         distinct = not self.config.replacement
@@ -75,7 +78,7 @@ class UniformSampler:
     def state_dict(self) -> State:
         """Who lives where, and the stream."""
         return {
-            "kind": "uniform",
+            "kind": self._kind,
             "capacity": self.capacity,
             "uid": self._uid.copy(),
             "high": self._high,
@@ -84,7 +87,7 @@ class UniformSampler:
 
     def load_state_dict(self, state: State) -> None:
         """Refuses another kind, capacity or seed."""
-        check_state(state, "uniform", self.capacity)
+        check_state(state, self._kind, self.capacity)
         self._draw.load_state_dict(state["draw"])
         self._uid[:] = state["uid"]
         self._usable, self._high = int((self._uid >= 0).sum()), state["high"]
