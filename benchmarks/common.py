@@ -47,6 +47,21 @@ def paired_ratios(numerator: list[float], denominator: list[float]) -> dict[str,
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
+# Of Student's t at 97.5 %, by the number of values.
+_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
+
+def interval(rows: list[dict[str, float]]) -> dict[str, list[float | None]]:
+    """By key: mean over rows, and half of its 95 % t-interval (None for a single row)."""
+    found: dict[str, list[float | None]] = {}
+    for key in rows[0]:
+        values = [row[key] for row in rows]
+        mean = statistics.fmean(values)
+        half = _T[len(values)] * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+        found[key] = [round(mean, 4), None if half is None else round(half, 4)]
+    return found
+
+
 def worker(python: Path, script: Path, *arguments: str, threads: int) -> float:
     """Run a worker process that prints one number as its last line."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MUJOCO_GL": "disabled", "CUDA_VISIBLE_DEVICES": ""}

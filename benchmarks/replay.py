@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -455,8 +456,12 @@ def writes(quick: bool, rounds: int, least: float) -> None:
             emit(part="add a vector step", data=kind, envs=num_envs, **row)
 
 
-def curves(quick: bool, rounds: int, least: float) -> None:
-    """Cost of a draw against the capacity (samplers alone, and batches of states) and the number of environments."""
+CURVE_PEERS = ("cpprb", "stable-baselines3", "torchrl RandomSampler", "tianshou")
+BYTES_PER_ROW = {"state": 1_000, "atari": 14_300}  # of the content that numpy reads and of the largest store
+
+
+def curves(quick: bool, rounds: int, least: float, only: str) -> None:
+    """Cost of a draw against the capacity (samplers alone, then batches, ours and the peers') and the environments."""
     capacities = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000)
     batch = 256
     for rows in capacities:
@@ -474,19 +479,47 @@ def curves(quick: bool, rounds: int, least: float) -> None:
             emit(part="draw alone", case=name, rows=rows, batch=batch, **row)
         del cases
         gc.collect()
-        data = Data("state", rows)
-        for name in ("uniform", "rr-c", "per"):
-            cases = {name: draw(own(data, name), batch), "numpy": data.gather(batch)}
-            seconds, ratio = compare(cases, "numpy", rounds, least)[name]
-            row = {"us": round(1e6 * seconds, 1), "ratio_to_numpy": rounded(ratio)}
-            emit(part="batch against capacity", data="state", case=name, rows=rows, batch=batch, **row)
+    names = {
+        "state": [f"rlkit {name}" for name in ("uniform", "rr-c", "per")] + list(CURVE_PEERS),
+        "atari": ["rlkit rr-c"],  # a million rows of a peer that stores stacks are 56 GB
+    }
+    for kind, cases_of_kind in names.items():
+        chosen = [name for name in cases_of_kind if only in f"{kind} {name}"]
+        for rows in [rows for rows in capacities if kind == "state" or rows <= 1_000_000]:
+            if not chosen:
+                continue
+            if rows * BYTES_PER_ROW[kind] > free_memory():
+                emit(part="batch against capacity", data=kind, rows=rows, left_out="does not fit into the memory")
+                continue
+            data = Data(kind, rows)
+            for name in chosen:
+                torch.set_num_threads(1)
+                ours = name.removeprefix("rlkit ")
+                store = PEERS[name](data) if name in PEERS else own_peer(own(data, ours), kind)
+                cases = {name: store.sample(batch), "numpy": data.gather(batch)}
+                seconds, ratio = compare(cases, "numpy", rounds, least)[name]
+                row = {"us": round(1e6 * seconds, 1), "ratio_to_numpy": rounded(ratio)}
+                emit(part="batch against capacity", data=kind, case=name, rows=rows, batch=batch, **row)
+                del store, cases
+                gc.collect()
+            del data
     rows = 64_000 if quick else 1_024_000
     data = Data("state", rows)
-    for num_envs in (1, 4, 16, 64):
-        cases = {"rr-c": draw(own(data, "rr-c", num_envs), batch), "numpy": data.gather(batch)}
-        seconds, ratio = compare(cases, "numpy", rounds, least)["rr-c"]
-        row = {"us": round(1e6 * seconds, 1), "ratio_to_numpy": rounded(ratio)}
-        emit(part="batch against environments", data="state", envs=num_envs, rows=rows, batch=batch, **row)
+    for sampler in ("uniform", "rr-c", "per"):
+        for num_envs in (1, 4, 16, 64):
+            name = f"rlkit {sampler}"
+            cases = {name: draw(own(data, sampler, num_envs), batch), "numpy": data.gather(batch)}
+            seconds, ratio = compare(cases, "numpy", rounds, least)[name]
+            row = {"us": round(1e6 * seconds, 1), "ratio_to_numpy": rounded(ratio)}
+            emit(
+                part="batch against environments", data="state", case=name, envs=num_envs, rows=rows, batch=batch, **row
+            )
+
+
+def free_memory() -> int:
+    """Bytes that the system can still give out."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
 def rounded(ratio: dict[str, float]) -> dict[str, float]:
@@ -499,7 +532,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small stores: shows that it works")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--parts", default="batches,full-atari,priorities,writes,curves")
-    parser.add_argument("--only", default="", help="of the batches: only cases whose name holds this")
+    parser.add_argument(
+        "--only", default="", help="of the batches, also against capacity: only cases whose name holds this"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rounds, least = (3, 0.01) if arguments.quick else (arguments.rounds, 0.05)
@@ -509,7 +544,7 @@ def main() -> None:
         "full-atari": lambda: full_atari(rounds, least),
         "priorities": lambda: priorities(arguments.quick, rounds, least),
         "writes": lambda: writes(arguments.quick, rounds, least),
-        "curves": lambda: curves(arguments.quick, rounds, least),
+        "curves": lambda: curves(arguments.quick, rounds, least, arguments.only),
     }
     for name in arguments.parts.split(","):
         parts[name]()

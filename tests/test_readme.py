@@ -48,7 +48,8 @@ def test_train_commands(command, tmp_path):
 
 
 def test_the_commands_after_a_training(tmp_path):
-    assert rlkit("rlkit train dqn --env gym/CartPole-v1", tmp_path).returncode == 0
+    for seed in (0, 1):  # two, for `rlkit compare`
+        assert rlkit(f"rlkit train dqn --env gym/CartPole-v1 --seed {seed}", tmp_path).returncode == 0
     rest = [command for command in COMMANDS if command.startswith("rlkit") and command not in TRAIN]
     assert {command.split()[1] for command in rest} >= {"ls", "resume", "eval", "doctor"}
     for command in rest:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlkit.core.seeding import SeedTree
 from rlkit.core.typing import State
-from rlkit.plasticity.protocols import AfterStep, Observer, Penalty, UnitGraph
+from rlkit.plasticity.protocols import AfterStep, Consumer, Observer, Penalty, UnitGraph
 from rlkit.replay.batch import Batch
 
 
@@ -31,6 +32,7 @@ class Agent(Protocol):
     optimizers: dict[str, Optimizer]
     penalties: list[Penalty]
     after_step: list[AfterStep]
+    readers: dict[str, tuple[Consumer, ...]]
 
     def act(self, observation: Tensor, *, explore: bool) -> Tensor:
         """observation [E, *obs] -> actions int64 [E] or float32 [E, A]; `explore` advances the agent's schedules."""
@@ -40,6 +42,12 @@ class Agent(Protocol):
 
     def unit_graph(self) -> UnitGraph:
         """Who feeds whom, for the monitor and the cures."""
+
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What the trained networks answer to a batch, for the monitor (plasticity/protocols.py MonitoredAgent)."""
+
+    def losses(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """The losses of `update` by network, for the monitor's gradient scores."""
 
     def state_dict(self) -> State:
         """Networks, optimisers, counters, generators."""

@@ -18,12 +18,12 @@ from rlkit.agents.agent import AgentInputs, Update
 from rlkit.agents.checks import action_count
 from rlkit.agents.state import load_network_state, load_optimizer_state, network_state, optimizer_state
 from rlkit.agents.steps import watching, with_penalties
-from rlkit.agents.units import chain, trunk_layers
+from rlkit.agents.units import chain, hidden_layers, read_by
 from rlkit.core.errors import require
 from rlkit.core.typing import State
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.torsos import ConvTorso, QNetwork, as_float
-from rlkit.plasticity.protocols import AfterStep, Observer, Penalty, UnitGraph
+from rlkit.nn.torsos import QNetwork, as_float
+from rlkit.plasticity.protocols import AfterStep, Consumer, Observer, Penalty, UnitGraph
 from rlkit.replay.batch import Batch
 
 
@@ -94,6 +94,7 @@ class DQN:
         self.optimizers: dict[str, Optimizer] = {"online": adam}
         self.penalties: list[Penalty] = []
         self.after_step: list[AfterStep] = []
+        self.readers: dict[str, tuple[Consumer, ...]] = {}
         self.exploration, self.config, self.updates = exploration, config, 0
         self._graph = self._declare_units(q_network)
 
@@ -106,19 +107,7 @@ class DQN:
     def update(self, batch: Batch, observe: Observer | None = None) -> Update:
         """One gradient step on n-step windows [B]; the priority is |TD error| before weighting."""
         online, target = self.networks["online"], self.networks["target"]
-        observation, next_observation = as_float(batch["observation"]), as_float(batch["next", "observation"])
-
-        # Target: in double DQN the online network picks the action, the target network judges it.
-        with torch.no_grad():
-            next_q = target(next_observation)  # [B, A]
-            next_q_select = online(next_observation) if self.config.double else next_q
-            td_target = losses.q_target(batch["next", "reward"], batch["discount"], next_q, next_q_select)
-
-        # Loss.
-        with watching(observe, self.networks, self._graph, "online"):
-            q = online(observation)  # [B, A]
-        td_error = td_target - q.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1)  # [B]
-        loss = losses.weighted_mean(losses.huber(td_error, self.config.huber_threshold), batch.get("weight", None))
+        loss, td_error, q = self._loss(batch, observe)
         loss = with_penalties(loss, "online", self.penalties, self.networks)
 
         # Step.
@@ -143,15 +132,38 @@ class DQN:
             target.load_state_dict(online.state_dict())
         return Update(metrics, priority=td_size)
 
+    def _loss(self, batch: Batch, observe: Observer | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, with the TD errors [B] and the values [B, A] that it comes from."""
+        online, target = self.networks["online"], self.networks["target"]
+        observation, next_observation = as_float(batch["observation"]), as_float(batch["next", "observation"])
+
+        # Target: in double DQN the online network picks the action, the target network judges it.
+        with torch.no_grad():
+            next_q = target(next_observation)  # [B, A]
+            next_q_select = online(next_observation) if self.config.double else next_q
+            td_target = losses.q_target(batch["next", "reward"], batch["discount"], next_q, next_q_select)
+
+        with watching(observe, self.networks, self._graph, "online"):
+            q = online(observation)  # [B, A]
+        td_error = td_target - q.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1)  # [B]
+        loss = losses.weighted_mean(losses.huber(td_error, self.config.huber_threshold), batch.get("weight", None))
+        return loss, td_error, q
+
     def unit_graph(self) -> UnitGraph:
         """Convolutions, then the fully connected layers, of the online network."""
-        return self._graph
+        return read_by(self._graph, self.readers)
+
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Values [B, A] of the online network and its greedy actions [B]."""
+        q = self.networks["online"](batch["observation"])
+        return {"values": q, "policy": q.argmax(-1)}
+
+    def losses(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """The loss of `update` without penalties."""
+        return {"online": self._loss(batch)[0]}
 
     def _declare_units(self, q_network: QNetwork) -> UnitGraph:
-        layers = trunk_layers(q_network.trunk, "online.trunk")
-        if isinstance(q_network.torso, ConvTorso):
-            numbers = range(1, len(q_network.torso) // 2 + 1)
-            layers = [(f"online.torso.conv{i}", f"online.torso.act{i}") for i in numbers] + layers
+        layers = hidden_layers(q_network.torso, "online.torso") + hidden_layers(q_network.trunk, "online.trunk")
         return UnitGraph(chain(self.networks, layers, "online.head"))
 
     def state_dict(self) -> State:
@@ -176,7 +188,7 @@ def build(inputs: AgentInputs, config: DQNConfig, network: NetworkConfig) -> DQN
     """A DQN for these spaces."""
     actions = action_count(inputs.action_space, "dqn")
     rng = inputs.seeds.torch_generator("agent.weights")  # on the CPU: the same weights on every device
-    q_network = QNetwork(inputs.observation_shape, actions, network.hidden, network.activation, rng)
+    q_network = QNetwork(inputs.observation_shape, actions, network, rng)
     decay = config.epsilon_decay_steps
     exploration = EpsilonGreedy(
         actions,

@@ -24,14 +24,14 @@ from rlkit.agents.agent import AgentInputs, Update
 from rlkit.agents.checks import action_range
 from rlkit.agents.state import load_network_state, load_optimizer_state, network_state, optimizer_state
 from rlkit.agents.steps import frozen, watching, with_penalties
-from rlkit.agents.units import chain, trunk_layers
+from rlkit.agents.units import chain, hidden_layers, read_by
 from rlkit.core.errors import ConfigError, require
 from rlkit.core.typing import State
 from rlkit.nn.actor_critic import GaussianActor, TwinCritic
 from rlkit.nn.adam import adam_step, clear_gradients
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.distributions import squashed_gaussian_log_prob
-from rlkit.plasticity.protocols import AfterStep, Observer, Penalty, UnitGraph
+from rlkit.plasticity.protocols import AfterStep, Consumer, Observer, Penalty, UnitGraph
 from rlkit.replay.batch import Batch
 
 
@@ -81,18 +81,21 @@ class SAC:
         }
         self.penalties: list[Penalty] = []
         self.after_step: list[AfterStep] = []
+        self.readers: dict[str, tuple[Consumer, ...]] = {}
         self.scale, self.bias, self.noise, self.config, self.updates = scale, bias, noise, config, 0
         self.target_entropy = -config.target_entropy_scale * len(scale)
         self._graph = UnitGraph(
-            chain(self.networks, trunk_layers(actor.trunk, "actor.trunk"), "actor.head")
-            + chain(self.networks, trunk_layers(critic.trunk, "critic.trunk"), "critic.head")
+            chain(self.networks, hidden_layers(actor.trunk, "actor.trunk"), "actor.head")
+            + chain(self.networks, hidden_layers(critic.trunk, "critic.trunk"), "critic.head")
         )
 
     @torch.no_grad()
     def act(self, observation: Tensor, *, explore: bool) -> Tensor:
         """observation [E, O] -> actions float32 [E, A]: a draw, or the squashed mean without `explore`."""
         mean, log_std = self.networks["actor"](observation.flatten(1))
-        u = mean + log_std.exp() * self._noise_like(mean) if explore else mean
+        u = mean
+        if explore:
+            u = mean + log_std.exp() * torch.randn(mean.shape, generator=self.noise, device=mean.device)
         action: Tensor = u.tanh() * self.scale + self.bias
         return action
 
@@ -113,10 +116,20 @@ class SAC:
     def _critic_step(
         self, batch: Batch, observation: Tensor, observe: Observer | None
     ) -> tuple[dict[str, Tensor], Tensor]:
+        loss, td_error, q = self._critic_loss(batch, observation, self.noise, observe)
+        loss = with_penalties(loss, "critic", self.penalties, self.networks)
+        self._step({"critic": loss}, observe)
+        metrics = {"loss": loss.detach(), "q_mean": q.detach().mean()}  # stay on the device
+        return metrics, td_error.detach().abs().mean(0)
+
+    def _critic_loss(
+        self, batch: Batch, observation: Tensor, rng: torch.Generator, observe: Observer | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, with the TD errors [2, B] and the values [2, B] that it comes from."""
         critic, target = self.networks["critic"], self.networks["target_critic"]
         with torch.no_grad():
             next_observation = batch["next", "observation"].flatten(1)
-            next_action, next_log_prob = self._sample(next_observation)
+            next_action, next_log_prob = self._sample(next_observation, rng)
             next_q = target(next_observation, next_action)  # [2, B]
             temperature = self.log_temperature.exp()
             td_target = losses.sac_target(
@@ -125,26 +138,28 @@ class SAC:
         with watching(observe, self.networks, self._graph, "critic"):
             q = critic(observation, batch["action"])  # [2, B]
         td_error = td_target - q  # [2, B]
-        loss = losses.sac_critic(td_error, batch.get("weight", None))
-        loss = with_penalties(loss, "critic", self.penalties, self.networks)
-        self._step({"critic": loss}, observe)
-        metrics = {"loss": loss.detach(), "q_mean": q.detach().mean()}  # stay on the device
-        return metrics, td_error.detach().abs().mean(0)
+        return losses.sac_critic(td_error, batch.get("weight", None)), td_error, q
 
     def _actor_step(self, observation: Tensor, observe: Observer | None) -> dict[str, Tensor]:
         """A step of the actor and one of the temperature."""
-        critic = self.networks["critic"]
-        with watching(observe, self.networks, self._graph, "actor"):
-            action, log_prob = self._sample(observation)
-        with frozen(critic):
-            q = critic(observation, action)  # [2, B]
         temperature = self.log_temperature.detach().exp()
-        loss = losses.sac_actor(log_prob, q, temperature)
+        loss, log_prob = self._actor_loss(observation, self.noise, observe)
         loss = with_penalties(loss, "actor", self.penalties, self.networks)
         temperature_loss = losses.sac_temperature(self.log_temperature, log_prob, self.target_entropy)
         temperature_loss = with_penalties(temperature_loss, "temperature", self.penalties, self.networks)
         self._step({"actor": loss, "temperature": temperature_loss}, observe)
         return {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": temperature}
+
+    def _actor_loss(
+        self, observation: Tensor, rng: torch.Generator, observe: Observer | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the log-densities [B] of the actions drawn for it."""
+        critic = self.networks["critic"]
+        with watching(observe, self.networks, self._graph, "actor"):
+            action, log_prob = self._sample(observation, rng)
+        with frozen(critic):
+            q = critic(observation, action)  # [2, B]
+        return losses.sac_actor(log_prob, q, self.log_temperature.detach().exp()), log_prob
 
     def _step(self, named: dict[str, Tensor], observe: Observer | None) -> None:
         """Gradients of all `named` losses in one pass, as none reads another's parameters; then a step for each."""
@@ -158,20 +173,33 @@ class SAC:
             for hook in self.after_step:
                 hook(name)
 
-    def _sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample(self, observation: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """observation [B, O] -> reparameterised action [B, A] and its log-density [B]."""
         mean, log_std = self.networks["actor"](observation)
-        noise = self._noise_like(mean)
+        noise = torch.randn(mean.shape, generator=rng, device=mean.device)
         u = torch.addcmul(mean, log_std.exp(), noise)  # mean + std * noise
         log_prob = squashed_gaussian_log_prob(noise, log_std, u, self.scale).sum(-1)
         return torch.addcmul(self.bias, u.tanh(), self.scale), log_prob
 
-    def _noise_like(self, mean: Tensor) -> Tensor:
-        return torch.randn(mean.shape, generator=self.noise, device=mean.device)
-
     def unit_graph(self) -> UnitGraph:
         """Hidden layers of the actor and of both critics; a critic's activations are [2, B, units]."""
-        return self._graph
+        return read_by(self._graph, self.readers)
+
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Squashed mean actions [B, A], and values [2, B] of the actions in the batch."""
+        observation = batch["observation"].flatten(1)
+        return {
+            "policy": self.act(observation, explore=False),
+            "values": self.networks["critic"](observation, batch["action"]),
+        }
+
+    def losses(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """The losses of `update` without penalties; the temperature has no units."""
+        observation = batch["observation"].flatten(1)
+        return {
+            "critic": self._critic_loss(batch, observation, rng)[0],
+            "actor": self._actor_loss(observation, rng)[0],
+        }
 
     def state_dict(self) -> State:
         """A copy of all that moves."""
@@ -206,8 +234,8 @@ def build(inputs: AgentInputs, config: SACConfig, network: NetworkConfig) -> SAC
     observations, actions = math.prod(inputs.observation_shape), len(scale)
     rng = inputs.seeds.torch_generator("agent.weights")  # on the CPU: the same weights on every device
     log_std_range = (config.log_std_min, config.log_std_max)
-    actor = GaussianActor(observations, actions, network.hidden, network.activation, log_std_range, rng)
-    critic = TwinCritic(observations, actions, network.hidden, network.activation, rng)
+    actor = GaussianActor(observations, actions, network, log_std_range, rng)
+    critic = TwinCritic(observations, actions, network, rng)
     noise = inputs.seeds.torch_generator("agent.noise", device=inputs.device)
     device = inputs.device
     return SAC(actor.to(device), critic.to(device), scale.to(device), bias.to(device), noise, config)

@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from rlkit.plasticity.protocols import Consumer, UnitLayer
+from rlkit.nn.activations import outputs_per_unit
+from rlkit.nn.ensemble import EnsembleLayerNorm, EnsembleLinear
+from rlkit.plasticity.protocols import Consumer, UnitGraph, UnitLayer
 
 
-def chain(networks: nn.ModuleDict, layers: Sequence[tuple[str, str]], head: str) -> tuple[UnitLayer, ...]:
-    """Unit layers of a network without branches: each (producer, activation) feeds the next one, the last the head.
+@dataclass(frozen=True)
+class Hidden:
+    """Addresses of one hidden layer."""
 
-    A consumer reads `inputs / units` columns of each unit: the positions of a channel after a flatten, else 1.
+    producer: str
+    norm: str | None
+    activation: str
+
+
+def hidden_layers(part: nn.Module, address: str) -> list[Hidden]:
+    """The hidden layers of a torso or trunk at `address`, whose children are (producer, [norm,] activation) in turn.
+
+    What stands before the first producer, as Fourier features do, has no units.
     """
-    producers = [networks.get_submodule(producer) for producer, _ in layers]
-    consumers = [producer for producer, _ in layers[1:]] + [head]
+    layers: list[Hidden] = []
+    producer: str | None = None
+    norm: str | None = None
+    for name, child in part.named_children():
+        if isinstance(child, (nn.Linear, nn.Conv2d, EnsembleLinear)):
+            producer, norm = f"{address}.{name}", None
+        elif isinstance(child, (nn.LayerNorm, nn.GroupNorm, EnsembleLayerNorm)):
+            norm = f"{address}.{name}"
+        elif producer is not None:
+            layers.append(Hidden(producer, norm, f"{address}.{name}"))
+    return layers
+
+
+def chain(networks: nn.ModuleDict, layers: Sequence[Hidden], head: str) -> tuple[UnitLayer, ...]:
+    """Unit layers of a network without branches: each feeds the next one, the last the head.
+
+    A consumer reads `inputs / h` columns of each of the h outputs of an activation: the positions of a channel after a
+    flatten, else 1. An activation that doubles its input is read at two offsets.
+    """
+    consumers = [layer.producer for layer in layers[1:]] + [head]
     result = []
-    for (name, activation), module, consumer in zip(layers, producers, consumers, strict=True):
-        units = _outputs(module)
-        per_unit = _inputs(networks.get_submodule(consumer)) // units
-        copies = getattr(module, "copies", 1)
-        result.append(UnitLayer(name, activation, units, (Consumer(consumer, per_unit),), ensemble=copies))
+    for layer, consumer in zip(layers, consumers, strict=True):
+        producer = networks.get_submodule(layer.producer)
+        units, halves = _outputs(producer), outputs_per_unit(networks.get_submodule(layer.activation))
+        per_unit = _inputs(networks.get_submodule(consumer)) // (units * halves)
+        result.append(
+            UnitLayer(
+                layer.producer,
+                layer.activation,
+                units,
+                tuple(Consumer(consumer, per_unit, half * units * per_unit) for half in range(halves)),
+                norm=layer.norm,
+                ensemble=getattr(producer, "copies", 1),
+                halves=halves,
+            )
+        )
     return tuple(result)
 
 
-def trunk_layers(trunk: nn.Module, address: str) -> list[tuple[str, str]]:
-    """The (producer, activation) addresses of a trunk at `address`: children 0 and 1, 2 and 3, ..."""
-    return [(f"{address}.{i}", f"{address}.{i + 1}") for i in range(0, len(list(trunk.children())), 2)]
+def read_by(graph: UnitGraph, readers: Mapping[str, tuple[Consumer, ...]]) -> UnitGraph:
+    """`graph` with more consumers of some layers, by their names."""
+    if not readers:
+        return graph
+    layers = [replace(layer, consumers=layer.consumers + readers.get(layer.name, ())) for layer in graph.layers]
+    return UnitGraph(tuple(layers))
 
 
 def _outputs(module: nn.Module) -> int:

@@ -88,12 +88,35 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
+class PlasticityConfig:
+    """What is measured of the networks, and what is done to them."""
+
+    monitor: bool = True
+    period: int | None = (
+        None  # gradient steps between probes; null = a 200th of the run's, at least 500, at most 10,000
+    )
+    full_every: int = 4  # probes between those with gradient scores, ranks, weights, overlap and churn
+    batch_size: int = 256  # states of a probe; ranks are at most this
+    interventions: tuple[str, ...] = ()  # rlkit/plasticity/interventions; settings are --intervention.NAME.KEY
+    replay_ratio: str = "constant"  # rlkit/plasticity/replay_ratio.py; its own settings are --ratio.KEY
+
+    def __post_init__(self) -> None:
+        require(self.period is None or self.period >= 1, "plasticity.period", self.period, "1 or more, or null")
+        for key in ("full_every", "batch_size"):
+            require(getattr(self, key) >= 1, f"plasticity.{key}", getattr(self, key), "1 or more")
+        twice = len(set(self.interventions)) < len(self.interventions)
+        require(not twice, "plasticity.interventions", list(self.interventions), "each at most once")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run."""
 
     agent: Any  # the algorithm's own dataclass
     network: Any  # likewise
     sampler: Any  # the dataclass of the sampler that replay.sampler names
+    intervention: Any  # a dataclass for each of plasticity.interventions
+    ratio: Any  # the dataclass of plasticity.replay_ratio
     algorithm: str = "dqn"
     name: str = "dqn"  # what was typed: the YAML in configs/
     seed: int = 0
@@ -108,6 +131,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    plasticity: PlasticityConfig = field(default_factory=PlasticityConfig)
 
     def __post_init__(self) -> None:
         require(self.env_steps >= 1, "env_steps", self.env_steps, "1 or more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rlkit.nn.config import NetworkConfig
 from rlkit.nn.distributions import bounded_log_std
 from rlkit.nn.ensemble import EnsembleLinear
 from rlkit.nn.init import linear
@@ -18,14 +19,13 @@ class GaussianActor(nn.Module):
         self,
         inputs: int,
         actions: int,
-        hidden: tuple[int, ...],
-        activation: str,
+        network: NetworkConfig,
         log_std_range: tuple[float, float],
         rng: torch.Generator,
     ) -> None:
         super().__init__()
         self.log_std_range = log_std_range
-        self.trunk, features = make_trunk(inputs, hidden, activation, lambda i, o: linear(i, o, rng))
+        self.trunk, features = make_trunk(inputs, network, rng)
         self.head = linear(features, 2 * actions, rng)  # rows 0..A-1: mean, A..2A-1: log standard deviation
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,13 +40,9 @@ class TwinCritic(nn.Module):
     The input columns of `trunk.0` are the observation's, then the action's.
     """
 
-    def __init__(
-        self, inputs: int, actions: int, hidden: tuple[int, ...], activation: str, rng: torch.Generator
-    ) -> None:
+    def __init__(self, inputs: int, actions: int, network: NetworkConfig, rng: torch.Generator) -> None:
         super().__init__()
-        self.trunk, features = make_trunk(
-            inputs + actions, hidden, activation, lambda i, o: EnsembleLinear(2, i, o, rng)
-        )
+        self.trunk, features = make_trunk(inputs + actions, network, rng, copies=2)
         self.head = EnsembleLinear(2, features, 1, rng)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.utils import skip_init
 
 
 @torch.no_grad()
-def fan_in_uniform_(parameter: Tensor, fan_in: int, rng: torch.Generator) -> None:
+def fan_in_uniform_(parameter: Tensor, fan_in: int, rng: torch.Generator | None) -> None:
     """Fill with U(-1/sqrt(fan_in), 1/sqrt(fan_in)), in place: LeCun et al. 1998's scale as DQN Zoo and torch use it."""
     bound = 1 / math.sqrt(fan_in)
     parameter.uniform_(-bound, bound, generator=rng)

@@ -16,6 +16,7 @@ from rlkit.configs.schema import RunConfig
 from rlkit.core.seeding import SeedTree
 from rlkit.core.typing import Array
 from rlkit.envs.spec import VectorEnv
+from rlkit.plasticity import interventions
 from rlkit.training.build import make_agent, make_env, make_stacker, random_action, threads
 from rlkit.training.checkpoint import CheckpointStore
 from rlkit.training.resolve import load_config
@@ -102,6 +103,10 @@ def evaluate_run(run: Path, *, episodes: int, video: bool, checkpoint: int | Non
     probe = make_env(config.env, seeds, "shape", num_envs=1)
     agent = make_agent(config, probe.spec, seeds)
     probe.close()
+    for name in config.plasticity.interventions:  # a cure may have changed the networks
+        cure = interventions.find(name).build(getattr(config.intervention, name))
+        cure.attach(agent, seeds.generator(f"intervention/{name}"))
+        cure.load_state_dict(agent, state["plasticity"]["cures"][name])
     agent.load_state_dict(state["agent"])
 
     pictures: list[Array] = []

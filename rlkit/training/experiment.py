@@ -16,15 +16,20 @@ from rlkit.agents.agent import Update
 from rlkit.configs.parse import dump
 from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import NumericError, ResumeError
+from rlkit.core.score_codec import NOT_FINITE
 from rlkit.core.seeding import SeedTree, generator_state, load_generator_state
 from rlkit.core.typing import Array, State
+from rlkit.plasticity.measurement import Probe
 from rlkit.plasticity.protocols import LedgerEvent, Progress
-from rlkit.plasticity.replay_ratio import ConstantReplayRatio, UpdateSchedule
+from rlkit.plasticity.record import RecordWriter, read_record
+from rlkit.plasticity.replay_ratio import UpdateSchedule
+from rlkit.plasticity.scores import DEFINITIONS
 from rlkit.replay.batch import Batch, Window
 from rlkit.training.build import make_agent, make_env, make_replay, make_stacker, random_action, threads
 from rlkit.training.checkpoint import CheckpointStore
 from rlkit.training.evaluation import evaluate
 from rlkit.training.logging import MetricLog, RunLog
+from rlkit.training.plasticity import Plasticity
 from rlkit.training.progress import ProgressLine, Snapshot
 from rlkit.training.run_folder import RunFolder, versions
 from rlkit.training.signals import EXIT_INTERRUPTED, StopRequest
@@ -42,7 +47,7 @@ class Experiment:
         self.stacker = make_stacker(self.env.spec)
         self.agent = make_agent(config, self.env.spec, seeds)  # before replay, which may have kernels to compile
         self.replay = make_replay(config, self.env.spec, seeds)
-        self.replay_ratio = ConstantReplayRatio(config.replay_ratio)
+        self.plasticity = Plasticity(config, self.agent, self.replay, seeds)
         self.schedule = UpdateSchedule(config.learning_starts)
         self.window = Window(config.replay.n_step, config.replay.gamma)
         self.log = MetricLog()
@@ -70,7 +75,7 @@ class Experiment:
 
         num_envs = self.env.spec.num_envs
         self.env_steps += num_envs
-        ratio = self.replay_ratio.ratio(self.progress, None)
+        ratio = self.plasticity.ratio.ratio(self.progress)
         for _ in range(self.schedule.due(self.env_steps, num_envs, ratio)):
             self._update()
 
@@ -86,13 +91,15 @@ class Experiment:
         batch = self.replay.sample(self.config.replay.batch_size, self.window)
         if self.config.device != "cpu":
             batch = batch.to(self.config.device, non_blocking=True)
-        update = self.agent.update(batch)
+        before = self.plasticity.before_update(self.updates + 1)
+        update = self.agent.update(batch, self.plasticity.observer)
         if update.priority is not None:
             self.replay.update_priority(batch, update.priority)
         self.updates += 1
         if self.config.device == "cpu":  # reading a number costs nothing here; elsewhere it would stop the device
             self.check_finite(update, batch)
         self.log.add_update(update.metrics)
+        self.plasticity.after_update(self.progress, before)
 
     def check_finite(self, update: Update, batch: Batch) -> None:
         """Raise NumericError at the first loss that is NaN or infinite."""
@@ -110,6 +117,7 @@ class Experiment:
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "plasticity": self.plasticity.state_dict(),
             "log": self.log.state_dict(),
             "random_actions": generator_state(self._rng),
             "observation": self._observation,
@@ -120,6 +128,7 @@ class Experiment:
     def load_state_dict(self, state: State, *, with_replay: bool) -> None:
         """Continue a stored run; the rows of replay have been loaded before."""
         self.env_steps, self.updates = state["env_steps"], state["updates"]
+        self.plasticity.load_state_dict(state["plasticity"])  # before the agent, whose networks a cure may have changed
         self.agent.load_state_dict(state["agent"])
         self.schedule.load_state_dict(state["schedule"])
         self.log.load_state_dict(state["log"])
@@ -185,6 +194,10 @@ class Trainer:
         self._last_loss: float | None = None
         if resumed:
             self._restore()
+        probe = Probe(config.plasticity.batch_size, "replay, uniform, fresh", config.seed)
+        self._record = RecordWriter(folder.path / "plasticity" / "record.bin", DEFINITIONS, probe)
+        if resumed:
+            self._record.cut_after(experiment.env_steps)
         self._run_log = RunLog(
             folder, tensorboard=config.logging.tensorboard, purge_step=experiment.env_steps if resumed else None
         )
@@ -199,6 +212,9 @@ class Trainer:
             before = experiment.env_steps
             experiment.step()
             now = experiment.env_steps
+            if now >= config.env_steps:
+                experiment.plasticity.finish(experiment.progress)
+            self._write_plasticity()
             if _crossed(before, now, config.logging.period):
                 self._write_metrics()
             if _crossed(before, now, config.evaluation.period) and now < config.env_steps:
@@ -209,6 +225,7 @@ class Trainer:
                 progress.show(self.snapshot())
         finished = experiment.env_steps >= config.env_steps
         if finished:
+            self._show_scores()
             self._write_metrics()
             self._evaluate(stop)
         if self._last_checkpoint != experiment.env_steps:
@@ -222,6 +239,7 @@ class Trainer:
         """Write a checkpoint of this very step."""
         experiment = self._experiment
         replay = experiment.replay if self._config.checkpoint.replay else None
+        self._record.sync()
         path = self._checkpoints.save(experiment.env_steps, experiment.state_dict(), replay)
         self._last_checkpoint = experiment.env_steps
         self.record(LedgerEvent("checkpoint", {"path": path.relative_to(self._folder.path).as_posix()}))
@@ -239,11 +257,20 @@ class Trainer:
         returns = experiment.log.recent_returns
         mean = sum(returns) / len(returns) if returns else None
         last = returns[-1] if returns else None
-        return Snapshot(experiment.env_steps, self._config.env_steps, experiment.updates, last, mean, self._last_loss)
+        return Snapshot(
+            experiment.env_steps,
+            self._config.env_steps,
+            experiment.updates,
+            last,
+            mean,
+            self._last_loss,
+            experiment.plasticity.dormant_share,
+        )
 
     def close(self) -> None:
         """Close files and environments."""
         self._run_log.close()
+        self._record.close()
         self._experiment.close()
 
     def _where(self) -> dict[str, float]:
@@ -252,10 +279,30 @@ class Trainer:
         return {"step": progress.env_steps, "updates": progress.updates, "frames": progress.frames, "wall_s": wall_s}
 
     def _write_metrics(self) -> None:
-        values = self._experiment.log.flush() | self._experiment.replay.metrics()
+        experiment = self._experiment
+        values = experiment.log.flush() | experiment.replay.metrics() | experiment.plasticity.take_metrics()
         self._last_loss = next((value for key, value in values.items() if key.endswith("loss")), self._last_loss)
         if values:
             self._run_log.write("metrics", {**self._where(), **values}, prefix="train")
+
+    def _write_plasticity(self) -> None:
+        """Probes to the record, what was done and decided to the ledger."""
+        plasticity = self._experiment.plasticity
+        for measurement in plasticity.take_measurements():
+            self._record.append(measurement)
+        for event in plasticity.take_events():
+            self.record(event)
+            if event.details.get("whole_layer"):
+                layer, name = event.details["layer"], event.details["intervention"]
+                print(f"{name}: every unit of {layer} was dormant and starts anew", file=sys.stderr)
+
+    def _show_scores(self) -> None:
+        """A picture of all scores, unit by probe, for TensorBoard: the darker, the less active."""
+        parts = read_record(self._record.path).parts
+        if parts:
+            scored = (parts[-1].codes["redo"] != NOT_FINITE).any(axis=0)
+            codes = parts[-1].codes["redo"][:, scored].T  # [units, T]
+            self._run_log.picture("plasticity/scores", np.repeat(codes, 4, axis=1), self._experiment.env_steps)
 
     def _evaluate(self, stop: StopRequest) -> None:
         """Evaluate at this step unless it has been done; a signal abandons it, and the resumed run takes it again."""
@@ -367,5 +414,5 @@ def _summary(folder: RunFolder, *, finished: bool) -> None:
             f"evaluation after {last['step']:,} env steps: mean {last['mean']:.1f}, median {last['median']:.1f}, "
             f"{len(last['returns'])} episodes"
         )
-    print(f"results: {folder.path}/metrics.jsonl, evaluations.jsonl, checkpoints/, tensorboard/")
-    print(f"next: rlkit eval {folder.path} --episodes 10 --video")
+    print(f"results: {folder.path}/metrics.jsonl, evaluations.jsonl, plasticity/, checkpoints/, tensorboard/")
+    print(f"next: rlkit eval {folder.path} --episodes 10 --video, or rlkit report {folder.path}")

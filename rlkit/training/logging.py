@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlkit.core.timestep import EpisodeEnd
-from rlkit.core.typing import State
+from rlkit.core.typing import Array, State
 from rlkit.training.run_folder import RunFolder
 
 
@@ -20,6 +20,9 @@ class ScalarWriter(Protocol):
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """One point of one curve."""
+
+    def add_image(self, tag: str, picture: Array, step: int, *, dataformats: str) -> None:
+        """One picture."""
 
     def close(self) -> None:
         """Flush and close."""
@@ -98,6 +101,11 @@ class RunLog:
             for key, value in line.items():
                 if isinstance(value, int | float) and key != "step" and math.isfinite(value):
                     self._writer.add_scalar(f"{prefix}/{key}", value, line["step"])
+
+    def picture(self, tag: str, picture: Array, step: int) -> None:
+        """uint8 [H, W] to TensorBoard, if it is on."""
+        if self._writer is not None:
+            self._writer.add_image(tag, picture, step, dataformats="HW")
 
     def close(self) -> None:
         """Flush TensorBoard."""

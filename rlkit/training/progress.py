@@ -19,6 +19,7 @@ class Snapshot:
     last_return: float | None
     mean_return: float | None  # of the last 100 episodes
     loss: float | None
+    dormant: float | None  # share of units at 0.1, in the last probe
 
 
 class ProgressLine:
@@ -47,6 +48,7 @@ class ProgressLine:
             f"loss {_number(now.loss, 3)}",
             f"{speed:,.0f} steps/s",
             f"replay ratio {now.updates / max(now.env_steps, 1):.3g}",
+            f"dormant {_number(None if now.dormant is None else 100 * now.dormant)} %",
             f"{self._process.memory_info().rss / 1e9:.2f} GB",
             f"{duration((now.total - now.env_steps) / max(speed, 1e-9))} left",
         ]

@@ -6,16 +6,19 @@ last), `--preset`, `--config FILE`, flags.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlkit.agents.registry import find, names
 from rlkit.configs.parse import Layer, Setting, build, difference, flag_layer, read_file
-from rlkit.configs.schema import ReplayConfig, RunConfig
+from rlkit.configs.schema import PlasticityConfig, ReplayConfig, RunConfig
 from rlkit.configs.shipped import read_named
 from rlkit.core.errors import ConfigError, ResumeError
 from rlkit.envs.registry import family_of
+from rlkit.plasticity import interventions, replay_ratio
 from rlkit.replay import samplers
 
 _SHORT = {"env": "env.id"}
@@ -65,12 +68,27 @@ def with_flags(path: Path, flags: Mapping[str, Any]) -> RunConfig:
 
 
 def _build(layers: list[Layer]) -> RunConfig:
-    """The settings of `layers`; the algorithm and the sampler that they name say which dataclasses those parts have."""
+    """The settings of `layers`; what they name (algorithm, sampler, ...) says which dataclasses those parts have."""
     algorithm = find(_last(layers, "algorithm"))
     sampler = samplers.find(str(_last(layers, "replay.sampler", ReplayConfig.sampler)))
-    return build(
-        RunConfig, layers, {"agent": algorithm.config, "network": algorithm.network, "sampler": sampler.config}
-    )
+    ratio = replay_ratio.find(str(_last(layers, "plasticity.replay_ratio", PlasticityConfig.replay_ratio)))
+    chosen = _last(layers, "plasticity.interventions", PlasticityConfig.interventions)
+    cures = tuple(str(name) for name in chosen) if isinstance(chosen, list | tuple) else ()
+    parts = {
+        "agent": algorithm.config,
+        "network": algorithm.network,
+        "sampler": sampler.config,
+        "intervention": _settings_of(cures),
+        "ratio": ratio.config,
+    }
+    return build(RunConfig, layers, parts)
+
+
+@functools.cache  # two configs are equal only if their parts are of the same class
+def _settings_of(cures: tuple[str, ...]) -> type[Any]:
+    """A dataclass with a field for each intervention, of that one's settings."""
+    fields = [(name, interventions.find(name).config) for name in dict.fromkeys(cures)]
+    return dataclasses.make_dataclass("Interventions", fields, frozen=True)
 
 
 def _last(layers: list[Layer], key: str, default: Any = None) -> Any:
@@ -84,6 +102,9 @@ _SAFE = (
     "logging.",
     "evaluation.",
     "checkpoint.",
+    "plasticity.monitor",
+    "plasticity.period",
+    "plasticity.full_every",
     "replay.storage",
     "replay.directory",
 )

@@ -179,8 +179,11 @@ def test_resume_rules():
     assert len(check_resume(old, other, allow_all=True)) == 4
 
 
+PARTS = ("agent", "network", "sampler", "intervention", "ratio")
+
+
 def test_layers_need_not_be_ordered_by_hand():
     layers = [read_layer("seed: 1\nthreads: 4", "a"), flag_layer({"seed": "2"})]
-    parts = {part: type(getattr(resolve("dqn", "tiny/one"), part)) for part in ("agent", "network", "sampler")}
+    parts = {part: type(getattr(resolve("dqn", "tiny/one"), part)) for part in PARTS}
     config = build(RunConfig, layers, parts)
     assert (config.seed, config.threads) == (2, 4)

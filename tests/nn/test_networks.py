@@ -12,6 +12,8 @@ from rlkit.nn.distributions import bounded_log_std, squashed_gaussian_log_prob
 from rlkit.nn.ensemble import EnsembleLinear
 from rlkit.nn.torsos import ConvTorso, QNetwork, VectorTorso, as_float, make_torso
 
+NATURE, EIGHT = NetworkConfig((512,)), NetworkConfig((8,))
+
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -91,7 +93,7 @@ def test_ensemble_equals_separate_linear_layers():
 
 
 def test_twin_critics_are_independent_and_read_the_action():
-    critic = TwinCritic(3, 2, (8,), "relu", rng())
+    critic = TwinCritic(3, 2, EIGHT, rng())
     observation, action = torch.randn(6, 3, generator=rng(1)), torch.randn(6, 2, generator=rng(2))
     q = critic(observation, action)
     assert q.shape == (2, 6)
@@ -102,20 +104,20 @@ def test_twin_critics_are_independent_and_read_the_action():
 
 
 def test_actor_returns_mean_and_bounded_log_std():
-    actor = GaussianActor(3, 2, (8, 8), "relu", (-10.0, 2.0), rng())
+    actor = GaussianActor(3, 2, NetworkConfig((8, 8)), (-10.0, 2.0), rng())
     mean, log_std = actor(torch.randn(6, 3, generator=rng(1)))
     assert mean.shape == log_std.shape == (6, 2)
     assert ((log_std > -10) & (log_std < 2)).all()
 
 
 def test_nature_network_has_the_published_number_of_parameters():
-    network = QNetwork((4, 84, 84), 6, (512,), "relu", rng())
+    network = QNetwork((4, 84, 84), 6, NATURE, rng())
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_687_206
 
 
 @pytest.mark.parametrize("shape", [(4, 84, 84), (4, 64, 64), (1, 36, 40), (4, 10, 10), (1, 3, 5), (6, 35, 35)])
 def test_torso_features_are_what_it_says(shape):
-    torso, features = make_torso(shape, "relu", rng())
+    torso, features = make_torso(shape, NATURE, rng())
     image = torch.randint(0, 256, (2, *shape), generator=rng(1), dtype=torch.uint8)
     assert torso(image).shape == (2, features)
     assert isinstance(torso, ConvTorso)
@@ -123,14 +125,14 @@ def test_torso_features_are_what_it_says(shape):
 
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
 def test_other_shapes_are_flattened(shape):
-    torso, features = make_torso(shape, "relu", rng())
+    torso, features = make_torso(shape, NATURE, rng())
     assert isinstance(torso, VectorTorso)
     assert torso(torch.zeros(2, *shape)).shape == (2, features)
 
 
 def test_an_image_with_channels_last_or_too_small_is_refused():
     with pytest.raises(ConfigError, match=r"\[84, 84, 1\] is too small"):
-        make_torso((84, 84, 1), "relu", rng())
+        make_torso((84, 84, 1), NATURE, rng())
 
 
 def test_bytes_become_channels_last_floats_once():
@@ -143,11 +145,11 @@ def test_bytes_become_channels_last_floats_once():
 
 def test_weights_come_from_the_generator_alone():
     torch.manual_seed(1)
-    first = QNetwork((4, 10, 10), 3, (16,), "relu", rng(5))
+    first = QNetwork((4, 10, 10), 3, EIGHT, rng(5))
     before = torch.get_rng_state()
     torch.manual_seed(2)
-    second = QNetwork((4, 10, 10), 3, (16,), "relu", rng(5))
-    TwinCritic(3, 2, (8,), "relu", rng(5))
+    second = QNetwork((4, 10, 10), 3, EIGHT, rng(5))
+    TwinCritic(3, 2, EIGHT, rng(5))
     torch.manual_seed(1)
     assert torch.equal(before, torch.get_rng_state())  # nothing was drawn from the global generator
     for name, value in first.state_dict().items():
@@ -155,7 +157,7 @@ def test_weights_come_from_the_generator_alone():
 
 
 def test_initial_weights_are_fan_in_uniform():
-    network = QNetwork((4, 84, 84), 6, (512,), "relu", rng())
+    network = QNetwork((4, 84, 84), 6, NATURE, rng())
     for module, fan_in in ((network.torso.conv2, 32 * 16), (network.trunk[0], 3136)):
         for parameter in (module.weight, module.bias):
             assert parameter.abs().max() <= 1 / math.sqrt(fan_in)

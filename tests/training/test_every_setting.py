@@ -26,6 +26,26 @@ BASE = {
     "network.hidden": [16],
     "threads": 1,
 }
+SCHEDULED = {"ratio.steps": [100], "ratio.ratios": [1]}
+ADAPTIVE = {"replay_ratio": "1/2", "ratio.high": 2, "ratio.check_period": 50, "ratio.window": 20, "ratio.gap": 0.5}
+
+
+def cure(name, **settings):
+    prefix = f"intervention.{name}."
+    return {"plasticity.interventions": [name]} | {prefix + key: value for key, value in settings.items()}
+
+
+REDO = cure("redo", every=20, threshold=0.7)
+REGRAMA = cure("regrama", every=20, threshold=0.7)
+CONTINUAL = cure("continual_backprop", replacement_rate=0.02, maturity=5, decay=0.9)
+PRUNE = cure("prune_and_regrow", every=20, duration=100) | {"network.hidden": [16, 16]}
+UNIT_CURES = (
+    "redo",
+    "regrama",
+    "continual_backprop",
+    "prune_and_regrow",
+)  # the others: their test_settings_of_whole.py
+
 # key: (agent, environment, other base values, changed value)
 CHANGES = {
     "algorithm": ("dqn", "tiny/pixels", {}, "sac"),
@@ -50,6 +70,9 @@ CHANGES = {
     "env.episode_cap": ("dqn", "ALE/Breakout-v5", {"env.episode_cap": 400}, 200),
     "network.hidden": ("dqn", "tiny/pixels", {}, [17]),
     "network.activation": ("dqn", "tiny/pixels", {}, "tanh"),
+    "network.layer_norm": ("dqn", "tiny/pixels", {}, True),
+    "network.fourier_features": ("sac", "tiny/match", {}, 4),
+    "network.fourier_scale": ("sac", "tiny/match", {"network.fourier_features": 4}, 1.0),
     "replay.capacity": ("dqn", "tiny/pixels", {}, 60),
     "replay.sampler": ("dqn", "tiny/pixels", {}, "another"),
     "replay.batch_size": ("dqn", "tiny/pixels", {}, 9),
@@ -102,6 +125,60 @@ CHANGES = {
     "checkpoint.replay": ("dqn", "tiny/pixels", {}, False),
     "logging.period": ("dqn", "tiny/pixels", {}, 60),
     "logging.tensorboard": ("dqn", "tiny/pixels", {}, False),
+    "plasticity.monitor": ("dqn", "tiny/pixels", {}, False),
+    "plasticity.period": ("dqn", "tiny/pixels", {}, 30),
+    "plasticity.full_every": ("dqn", "tiny/pixels", {"plasticity.period": 20}, 2),
+    "plasticity.batch_size": ("dqn", "tiny/pixels", {}, 32),
+    "plasticity.interventions": ("dqn", "tiny/pixels", {}, "[l2]"),
+    "plasticity.replay_ratio": ("dqn", "tiny/pixels", {}, "another"),
+    "scheduled ratio.steps": ("dqn", "tiny/pixels", SCHEDULED, [150]),
+    "scheduled ratio.ratios": ("dqn", "tiny/pixels", SCHEDULED, [2]),
+    "scheduled ratio.end": ("dqn", "tiny/pixels", {"ratio.steps": [60, 100], "ratio.end": 1}, 2),
+    "adaptive ratio.high": ("dqn", "tiny/pixels", ADAPTIVE, 3),
+    "adaptive ratio.signal": ("dqn", "tiny/pixels", ADAPTIVE, "srank"),
+    "adaptive ratio.network": ("dqn", "tiny/pixels", ADAPTIVE, "target"),
+    "adaptive ratio.check_period": ("dqn", "tiny/pixels", ADAPTIVE, 60),
+    "adaptive ratio.window": ("dqn", "tiny/pixels", ADAPTIVE, 40),
+    "adaptive ratio.gap": ("dqn", "tiny/pixels", ADAPTIVE, 0),
+    "adaptive ratio.warmup_checks": ("dqn", "tiny/pixels", ADAPTIVE, 3),
+    "adaptive ratio.patience": ("dqn", "tiny/pixels", ADAPTIVE, 2),
+    "adaptive ratio.mode": ("dqn", "tiny/pixels", ADAPTIVE | {"ratio.gap": 1e-9, "ratio.max_wait": 50}, "hysteresis"),
+    "adaptive ratio.max_wait": ("dqn", "tiny/pixels", ADAPTIVE | {"ratio.gap": 0}, 50),
+    "intervention.redo.every": ("dqn", "tiny/pixels", REDO, 30),
+    "intervention.redo.threshold": ("dqn", "tiny/pixels", REDO, 0.1),
+    "intervention.redo.bias": ("dqn", "tiny/pixels", REDO, "zero"),
+    "intervention.redo.optimizer_step": ("dqn", "tiny/pixels", REDO, "zero_tensor"),
+    "intervention.redo.second_moment": ("dqn", "tiny/pixels", REDO, "living_mean"),
+    "intervention.redo.target": ("dqn", "tiny/pixels", REDO, "mirror"),
+    "intervention.redo.compensate": ("dqn", "tiny/pixels", REDO, True),
+    "intervention.regrama.every": ("dqn", "tiny/pixels", REGRAMA, 30),
+    "intervention.regrama.threshold": ("dqn", "tiny/pixels", REGRAMA, 0.1),
+    "intervention.regrama.max_share": ("dqn", "tiny/pixels", REGRAMA, 0.1),
+    "intervention.regrama.outgoing": ("dqn", "tiny/pixels", REGRAMA, "zero"),
+    "intervention.regrama.bias": ("dqn", "tiny/pixels", REGRAMA, "zero"),
+    "intervention.regrama.optimizer_step": ("dqn", "tiny/pixels", REGRAMA, "zero_tensor"),
+    "intervention.regrama.second_moment": ("dqn", "tiny/pixels", REGRAMA, "living_mean"),
+    "intervention.regrama.target": ("dqn", "tiny/pixels", REGRAMA, "mirror"),
+    "intervention.continual_backprop.replacement_rate": ("dqn", "tiny/pixels", CONTINUAL, 0.05),
+    "intervention.continual_backprop.maturity": ("dqn", "tiny/pixels", CONTINUAL, 20),
+    "intervention.continual_backprop.decay": ("dqn", "tiny/pixels", CONTINUAL, 0.1),
+    "intervention.continual_backprop.utility": ("dqn", "tiny/pixels", CONTINUAL, "adaptable_contribution"),
+    "intervention.continual_backprop.compensate": ("dqn", "tiny/pixels", CONTINUAL, False),
+    "intervention.continual_backprop.optimizer_step": ("dqn", "tiny/pixels", CONTINUAL, "zero_tensor"),
+    "intervention.continual_backprop.second_moment": ("dqn", "tiny/pixels", CONTINUAL, "zero"),
+    "intervention.continual_backprop.report_every": ("dqn", "tiny/pixels", CONTINUAL, 30),
+    "intervention.prune_and_regrow.mode": ("dqn", "tiny/pixels", PRUNE, "granet"),
+    "intervention.prune_and_regrow.every": ("dqn", "tiny/pixels", PRUNE, 30),
+    "intervention.prune_and_regrow.share_start": ("dqn", "tiny/pixels", PRUNE, 0.9),
+    "intervention.prune_and_regrow.share_end": ("dqn", "tiny/pixels", PRUNE, 0.4),
+    "intervention.prune_and_regrow.duration": ("dqn", "tiny/pixels", PRUNE, 40),
+    "intervention.prune_and_regrow.final_density": (
+        "dqn",
+        "tiny/pixels",
+        PRUNE | {"intervention.prune_and_regrow.mode": "granet"},
+        0.2,
+    ),
+    "intervention.prune_and_regrow.layers": ("dqn", "tiny/pixels", PRUNE, "all"),
     # dqn
     "dqn agent.learning_rate": ("dqn", "tiny/pixels", {}, 1e-3),
     "dqn agent.adam_eps": ("dqn", "tiny/pixels", {}, 1e-3),
@@ -127,8 +204,13 @@ CHANGES = {
 
 
 def all_keys():
-    """Every field there is, with the name of the algorithm or sampler before those that belong to it."""
+    """Every field there is, with the name of the algorithm, sampler or replay ratio before those that belong to it."""
     found = set()
+    for name, needed in (("scheduled", SCHEDULED), ("adaptive", ADAPTIVE)):
+        config = resolve("dqn", "tiny/pixels", flags=needed | {"plasticity.replay_ratio": name})
+        found |= {f"{name} {key}" for key in flatten(config) if key.startswith("ratio.")}
+    config = resolve("dqn", "tiny/pixels", flags={"plasticity.interventions": list(UNIT_CURES)})
+    found |= {key for key in flatten(config) if key.startswith("intervention.")}
     for agent, sampler in [("dqn", "uniform"), ("sac", "uniform"), *(("dqn", name) for name in SAMPLERS)]:
         owner = {"agent": f"{agent} ", "sampler": f"{sampler} "}
         keys = flatten(resolve(agent, "tiny/pixels", flags={"replay.sampler": sampler}))
@@ -149,12 +231,14 @@ def outcome(agent, env, settings, folder):
     except RlkitError as error:
         return str(error)
     run = only_run(folder)
-    lines = {name: RunFolder(run).lines(name) for name in ("metrics", "evaluations")}
+    lines = {name: RunFolder(run).lines(name) for name in ("metrics", "evaluations", "ledger")}
     for line in [*lines["metrics"], *lines["evaluations"]]:
         del line["wall_s"]
+    record = run / "plasticity" / "record.bin"
+    content = record.read_bytes() if record.exists() else b""
     files = sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if "events." not in p.name)
     about = json.loads((run / "run.json").read_text())
-    return lines, files, about["agent"], about["env"], torch.get_num_threads()
+    return lines, files, content, about["agent"], about["env"], torch.get_num_threads()
 
 
 @pytest.mark.filterwarnings("ignore:a batch of")  # what sampler.strict turns into an error
@@ -164,6 +248,8 @@ def test_a_changed_field_changes_the_outcome(key, tmp_path):
     owner, _, own = key.rpartition(" ")
     if own.startswith("sampler."):
         base = {"replay.sampler": owner, **base}
+    if own.startswith("ratio."):
+        base = {"plasticity.replay_ratio": owner, **base}
     before = outcome(agent, env, base, tmp_path / "before")
     assert not isinstance(before, str), before
     if key in ("env.workers", "replay.storage"):  # told by the processes and files that they make: see their own tests

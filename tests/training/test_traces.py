@@ -42,8 +42,8 @@ def compute(agent, sampler):
             raw.update(batch[key].contiguous().numpy().tobytes())
         return batch
 
-    def watched_update(batch):
-        result = update(batch)
+    def watched_update(batch, observe):
+        result = update(batch, observe)
         losses.append(float(result.metrics["loss"]))
         return result
 
