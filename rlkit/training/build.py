@@ -146,7 +146,13 @@ def action_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]
     """Shape and type of one stored action."""
     if isinstance(space, gym.spaces.Discrete):
         return (), np.dtype(np.int64)
-    assert isinstance(space, gym.spaces.Box)
+    if not isinstance(space, gym.spaces.Box):
+        raise ConfigError(
+            f"no agent can act in {space}",
+            why="there are agents for one choice among some (Discrete) and for vectors of numbers (Box)",
+            fix="wrap the environment so that its actions are one of the two; rlkit agents lists the agents",
+            see="docs/environments.md",
+        )
     return space.shape, np.dtype(np.float32)
 
 

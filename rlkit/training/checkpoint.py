@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from rlkit.core.errors import ResourceError, ResumeError
 from rlkit.core.typing import Array, State
@@ -62,7 +63,8 @@ class CheckpointStore:
         """
         final = self._directory / str(step)
         temporary = self._directory / f"tmp-{step}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left_over in self._directory.glob("tmp-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
             segments = self._append_rows(replay) if replay is not None else []
@@ -72,7 +74,7 @@ class CheckpointStore:
             }
             manifest = {"format": FORMAT, "step": step, "files": files, "segments": segments}
             write_text(temporary / "manifest.json", json.dumps(manifest, indent=1))
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise _disk_error(error, final) from error
         shutil.rmtree(final, ignore_errors=True)
@@ -278,9 +280,12 @@ def _rows_at_once(row_bytes: int) -> int:
     return max(1, _PART_BYTES // row_bytes // CHUNK_FRAMES) * CHUNK_FRAMES
 
 
-def _disk_error(error: OSError, path: Path) -> Exception:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+def _disk_error(error: Exception, path: Path) -> Exception:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno not in full:
         return error
+    if not isinstance(error, OSError) and not any(os.strerror(number) in str(error) for number in full):
+        return error  # safetensors has an error of its own, without a number
     free = shutil.disk_usage(path.parent).free
     return ResourceError(
         f"the disk is full: checkpoint {path.name} was not written",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlkit.agents.agent import Update
 from rlkit.configs.parse import dump
 from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import NumericError, ResumeError
@@ -30,7 +29,7 @@ from rlkit.training.checkpoint import CheckpointStore
 from rlkit.training.evaluation import evaluate
 from rlkit.training.logging import MetricLog, RunLog
 from rlkit.training.plasticity import Plasticity
-from rlkit.training.progress import ProgressLine, Snapshot
+from rlkit.training.progress import ProgressLine, Snapshot, say
 from rlkit.training.run_folder import RunFolder, versions
 from rlkit.training.signals import EXIT_INTERRUPTED, StopRequest
 from rlkit.training.tree_files import write_text
@@ -53,6 +52,7 @@ class Experiment:
         self.log = MetricLog()
         self.env_steps, self.updates = 0, 0
         self._rng = seeds.generator("random-actions")
+        self._batch: Batch | None = None  # of the last update
         self._observation: Array | None = None  # [E, *obs] single frames that the next action answers
 
     @property
@@ -96,17 +96,23 @@ class Experiment:
         if update.priority is not None:
             self.replay.update_priority(batch, update.priority)
         self.updates += 1
+        self._batch = batch
         if self.config.device == "cpu":  # reading a number costs nothing here; elsewhere it would stop the device
-            self.check_finite(update, batch)
+            self.check_finite(update.metrics)
         self.log.add_update(update.metrics)
         self.plasticity.after_update(self.progress, before)
 
-    def check_finite(self, update: Update, batch: Batch) -> None:
+    def check_finite(self, metrics: Mapping[str, Tensor]) -> None:
         """Raise NumericError at the first loss that is NaN or infinite."""
-        for key, value in update.metrics.items():
-            number = float(value)
-            if key.endswith("loss") and not math.isfinite(number):
-                raise NonFiniteLossError(key, number, self, batch)
+        for key, value in metrics.items():
+            if key.endswith("loss") and not math.isfinite(number := float(value)):
+                assert self._batch is not None
+                raise NonFiniteLossError(key, number, self, self._batch)
+
+    def check_unread(self) -> None:
+        """The same for updates whose losses nobody has read yet: before they are written, and before a checkpoint."""
+        for metrics in self.log.unread_updates:
+            self.check_finite(metrics)
 
     def state_dict(self) -> State:
         """Everything but the rows of replay, which a checkpoint keeps in segments."""
@@ -206,7 +212,8 @@ class Trainer:
         """Train to the end or to the first signal; True if it came to the end."""
         experiment, config = self._experiment, self._config
         progress = ProgressLine(experiment.env_steps)
-        if _crossed(experiment.env_steps - 1, experiment.env_steps, config.evaluation.period):
+        one_back = experiment.env_steps - experiment.env.spec.num_envs if experiment.env_steps else -1
+        if _crossed(one_back, experiment.env_steps, config.evaluation.period):
             self._evaluate(stop)  # step 0: the untrained agent; later: what a signal may have abandoned
         while experiment.env_steps < config.env_steps and not stop:
             before = experiment.env_steps
@@ -238,6 +245,7 @@ class Trainer:
     def checkpoint(self) -> Path:
         """Write a checkpoint of this very step."""
         experiment = self._experiment
+        experiment.check_unread()
         replay = experiment.replay if self._config.checkpoint.replay else None
         self._record.sync()
         path = self._checkpoints.save(experiment.env_steps, experiment.state_dict(), replay)
@@ -280,6 +288,7 @@ class Trainer:
 
     def _write_metrics(self) -> None:
         experiment = self._experiment
+        experiment.check_unread()
         values = experiment.log.flush() | experiment.replay.metrics() | experiment.plasticity.take_metrics()
         self._last_loss = next((value for key, value in values.items() if key.endswith("loss")), self._last_loss)
         if values:
@@ -294,7 +303,7 @@ class Trainer:
             self.record(event)
             if event.details.get("whole_layer"):
                 layer, name = event.details["layer"], event.details["intervention"]
-                print(f"{name}: every unit of {layer} was dormant and starts anew", file=sys.stderr)
+                say(f"{name}: every unit of {layer} was dormant and starts anew", error=True)
 
     def _show_scores(self) -> None:
         """A picture of all scores, unit by probe, for TensorBoard: the darker, the less active."""
@@ -342,10 +351,10 @@ class Trainer:
         passed_over = {bad.path.name: bad.why for bad in torn}
         self.record(LedgerEvent("resume", {**details, "torn": passed_over}))
         for name, damage in passed_over.items():
-            print(f"checkpoint {name} is torn ({damage}); going on from the last good one")
-        print(f"resuming at step {step:,} from checkpoints/{step}")
+            say(f"checkpoint {name} is torn ({damage}); going on from the last good one")
+        say(f"resuming at step {step:,} from checkpoints/{step}")
         reason = f"versions differ: {changed}" if changed else why
-        print(f"bit-exact: {'yes' if exact and not changed else 'no'} ({reason})")
+        say(f"bit-exact: {'yes' if exact and not changed else 'no'} ({reason})")
 
 
 def _exactness(experiment: Experiment, config: RunConfig) -> tuple[bool, str]:
@@ -367,7 +376,7 @@ def train(config: RunConfig, runs_dir: Path) -> int:
     """Train from the start in a new run folder; returns the exit code."""
     experiment = Experiment(config)  # what does not fit together fails here, before a folder exists
     folder = RunFolder.create(config, runs_dir)
-    print(f"run folder: {folder.path}")
+    say(f"run folder: {folder.path}")
     return _train_in(folder, experiment, resumed=False, break_lock=False)
 
 
@@ -405,14 +414,14 @@ def _train_in(folder: RunFolder, experiment: Experiment, *, resumed: bool, break
 
 def _summary(folder: RunFolder, *, finished: bool) -> None:
     if not finished:
-        print(f"interrupted; go on with: rlkit resume {folder.path}", file=sys.stderr)
+        say(f"interrupted; go on with: rlkit resume {folder.path}", error=True)
         return
     evaluations = folder.lines("evaluations")
     if evaluations:
         last = evaluations[-1]
-        print(
+        say(
             f"evaluation after {last['step']:,} env steps: mean {last['mean']:.1f}, median {last['median']:.1f}, "
             f"{len(last['returns'])} episodes"
         )
-    print(f"results: {folder.path}/metrics.jsonl, evaluations.jsonl, plasticity/, checkpoints/, tensorboard/")
-    print(f"next: rlkit eval {folder.path} --episodes 10 --video, or rlkit report {folder.path}")
+    say(f"results: {folder.path}/metrics.jsonl, evaluations.jsonl, plasticity/, checkpoints/, tensorboard/")
+    say(f"next: rlkit eval {folder.path} --episodes 10 --video, or rlkit report {folder.path}")

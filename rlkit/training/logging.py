@@ -41,6 +41,11 @@ class MetricLog:
         """Scalars of one gradient step; they stay on the device."""
         self._updates.append(metrics)
 
+    @property
+    def unread_updates(self) -> list[dict[str, Tensor]]:
+        """What updates reported since the last flush."""
+        return self._updates
+
     def add_episodes(self, episodes: list[EpisodeEnd]) -> None:
         """Episodes that have just finished."""
         self._episodes += episodes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +22,19 @@ class Snapshot:
     mean_return: float | None  # of the last 100 episodes
     loss: float | None
     dormant: float | None  # share of units at 0.1, in the last probe
+
+
+def say(text: str, *, error: bool = False, end: str = "\n") -> None:
+    """Write to the terminal or pipe; one that is gone does not stop a training."""
+    stream = sys.stderr if error else sys.stdout
+    try:
+        stream.write(text + end)
+        stream.flush()
+    except (OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        with contextlib.suppress(OSError, ValueError):  # so that nothing that is still buffered fails at exit
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class ProgressLine:
@@ -54,16 +69,15 @@ class ProgressLine:
         ]
         line = " | ".join(parts)
         if self._live:
-            sys.stdout.write("\r" + line.ljust(self._width))
+            say("\r" + line.ljust(self._width), end="")
             self._width = len(line)
         else:
-            sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+            say(line)
 
     def end(self) -> None:
         """Leave the live line standing."""
         if self._live and self._width:
-            sys.stdout.write("\n")
+            say("")
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -101,11 +101,14 @@ class RunFolder:
 
     def append(self, name: str, line: dict[str, Any]) -> None:
         """Add one line to `name`.jsonl."""
-        with (self.path / f"{name}.jsonl").open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        with (self.path / f"{name}.jsonl").open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            torn = size > 0 and file.read(1) != b"\n"  # a line that was cut off must not swallow this one
+            file.write(b"\n" * torn + json.dumps(line, allow_nan=False).encode() + b"\n")
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """All whole lines of `name`.jsonl; a torn last one is ignored."""
+        """All whole lines of `name`.jsonl; torn ones are ignored."""
         path = self.path / f"{name}.jsonl"
         if not path.exists():
             return []
@@ -114,7 +117,7 @@ class RunFolder:
             try:
                 found.append(json.loads(text))
             except json.JSONDecodeError:
-                break
+                continue
         return found
 
     def cut_after(self, step: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from types import FrameType
+
+from rlkit.training.progress import say
 
 EXIT_INTERRUPTED = 130
 
@@ -20,7 +21,10 @@ class StopRequest:
         return self._signal is not None
 
     def __enter__(self) -> StopRequest:
-        self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        wanted = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks that the run outlives its terminal
+            wanted.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._handle) for number in wanted}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -29,7 +33,9 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:
+            if number == signal.SIGHUP:  # a shell that goes sends it a second time; nobody insists
+                return
             os._exit(EXIT_INTERRUPTED)
         self._signal = number
         name = signal.Signals(number).name
-        sys.stderr.write(f"\n{name}: finishing this step and writing a checkpoint (once more: stop at once)\n")
+        say(f"\n{name}: finishing this step and writing a checkpoint (once more: stop at once)", error=True)

@@ -149,7 +149,7 @@ def rlkit(*arguments: str) -> subprocess.Popen[str]:
 
 
 def test_second_signal_stops_at_once(tmp_path):
-    """The first one would wait for the end of a step; here a long evaluation is abandoned without a checkpoint."""
+    """After the first alone a checkpoint would be written."""
     arguments = ["train", "dqn", "--env", "gym/CartPole-v1", "--env_steps=1000000", "--runs", str(tmp_path)]
     with rlkit(*arguments) as process:
         while not list(tmp_path.glob("*/*/*/lock")):
@@ -157,9 +157,10 @@ def test_second_signal_stops_at_once(tmp_path):
             time.sleep(0.02)
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
     assert process.returncode == 130
+    assert not list(tmp_path.glob("*/*/*/checkpoints/*/manifest.json"))
 
 
 def test_torn_checkpoint_is_named_and_the_last_good_one_used(tmp_path, capsys):
