@@ -129,6 +129,7 @@ class Experiment:
             "observation": self._observation,
             "stacker": self.stacker.state_dict(),
             "env": self.env.state_dict() if exact else None,
+            "planned": {"env_steps": self.config.env_steps, "threads": torch.get_num_threads()},
         }
 
     def load_state_dict(self, state: State, *, with_replay: bool) -> None:
@@ -344,7 +345,7 @@ class Trainer:
         self._checkpoints.discard_after(step)
         self._folder.cut_after(step)
         self._last_checkpoint = step
-        exact, why = _exactness(experiment, config)
+        exact, why = _exactness(experiment, config, state["planned"])
         recorded = json.loads((self._folder.path / "versions.json").read_text())
         changed = {name: [old, versions().get(name)] for name, old in recorded.items() if versions().get(name) != old}
         details = {"checkpoint": step, "bit_exact": exact and not changed, "why": why, "versions_changed": changed}
@@ -357,13 +358,23 @@ class Trainer:
         say(f"bit-exact: {'yes' if exact and not changed else 'no'} ({reason})")
 
 
-def _exactness(experiment: Experiment, config: RunConfig) -> tuple[bool, str]:
+def _exactness(experiment: Experiment, config: RunConfig, planned: State) -> tuple[bool, str]:
+    """Whether what follows is what an uninterrupted run would have done, and why; `planned`: as it was stored."""
     if not experiment.env.spec.exact:
         return False, f"the {config.env.backend} backend of {config.env.id} cannot store its state: episodes start anew"
     if not config.checkpoint.replay:
         return False, "checkpoint.replay is false: the replay starts empty and is filled for learning_starts steps"
     if config.device != "cpu":
         return False, f"kernels on {config.device} are not all deterministic"
+    threads = torch.get_num_threads()
+    if threads != planned["threads"]:
+        return False, f"{threads} threads instead of {planned['threads']}: sums are taken in another order"
+    if config.env_steps != planned["env_steps"]:
+        steps = f"env_steps {planned['env_steps']:,} -> {config.env_steps:,}"
+        return (
+            False,
+            f"{steps}: schedules that are shares of the run (exploration, weights, probes) follow the new length",
+        )
     return True, "environment, replay, agent and every random stream continue"
 
 

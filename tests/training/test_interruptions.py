@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,3 +142,17 @@ def test_a_torn_line_does_not_swallow_the_next(tmp_path):
     folder.append("ledger", {"step": 4})
     assert [line["step"] for line in folder.lines("ledger")] == [1, 3, 4]
     assert json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[-1]) == {"step": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"env_steps": 700}, "env_steps 600 -> 700"), ({"threads": 2}, "2 threads instead of 1")]
+)
+def test_a_continuation_that_is_another_run_is_not_called_bit_exact(changes, words, tmp_path, capsys):
+    settings = config("dqn-gym", evaluation__episodes=0)
+    folder = RunFolder.create(settings, tmp_path)
+    trainer = Trainer(Experiment(settings), folder)
+    trainer.run(StopAt(trainer._experiment, 300))
+    trainer.close()
+    assert resume(folder.path, replace(settings, **changes)) == 0
+    out = capsys.readouterr().out
+    assert f"bit-exact: no ({words}" in out
