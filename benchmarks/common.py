@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +60,45 @@ def interval(rows: list[dict[str, float]]) -> dict[str, list[float | None]]:
         half = _T[len(values)] * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
         found[key] = [round(mean, 4), None if half is None else round(half, 4)]
     return found
+
+
+def compare_trainings(
+    runs: Path,
+    conditions: Iterable[str],
+    seeds: Iterable[int],
+    train: Callable[[str, int], object],
+    measure: Callable[[Path], dict[str, float]],
+) -> None:
+    """Train every condition with every seed below `runs`/condition, but those that are there; print what they reached.
+
+    A JSON line a training, and one a condition: means with 95 % t-intervals over the seeds.
+    """
+    chosen = list(conditions)
+    rows: dict[str, list[dict[str, float]]] = {}
+    for seed in seeds:
+        for condition in chosen:
+            if _finished(runs / condition, seed) is None:
+                train(condition, seed)
+            folder = _finished(runs / condition, seed)
+            assert folder is not None, "the training was interrupted"
+            row = measure(folder)
+            rows.setdefault(condition, []).append(row)
+            emit(condition=condition, seed=seed, **{key: round(value, 4) for key, value in row.items()})
+    summarise(rows)
+
+
+def summarise(rows: Mapping[str, list[dict[str, float]]]) -> None:
+    """A line a condition."""
+    for condition, found in rows.items():
+        emit(condition=condition, seeds=len(found), mean_and_half_interval=interval(found))
+
+
+def _finished(runs: Path, seed: int) -> Path | None:
+    """The finished run of `seed`, if there is one."""
+    for file in sorted(runs.glob(f"*/*/*-s{seed}*/run.json")):
+        if json.loads(file.read_text())["status"] == "finished":
+            return file.parent
+    return None
 
 
 def worker(python: Path, script: Path, *arguments: str, threads: int) -> float:

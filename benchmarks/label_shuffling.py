@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from common import emit, interval, machine
+from common import emit, machine, summarise
 from rlkit.plasticity.interventions.l2_init import L2Init, L2InitConfig
 from rlkit.plasticity.log import PlasticityLog
 from rlkit.plasticity.measurement import Measurement
@@ -176,8 +176,7 @@ def main() -> None:
             row = json.loads(done.read_text()) | right_after_the_last_cure(folder)
             rows.setdefault(condition, []).append(row)
             emit(condition=condition, seed=seed, **{key: round(value, 4) for key, value in row.items()})
-    for condition, found in rows.items():
-        emit(condition=condition, seeds=len(found), mean_and_half_interval=interval(found))
+    summarise(rows)
 
 
 if __name__ == "__main__":

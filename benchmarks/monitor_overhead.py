@@ -48,7 +48,7 @@ def probe_seconds(experiment: Experiment, full: bool) -> float:
     number = PERIOD * (FULL_EVERY if full else 1)
     start = time.perf_counter()
     before = plasticity.before_update(number)
-    plasticity._measure("probe", 0, number, full=full, before=before)
+    plasticity._measure("probe", plasticity._draw(number), 0, number, full=full, before=before)
     return time.perf_counter() - start
 
 

@@ -11,13 +11,12 @@ that is there is not done again. Prints means with 95 % t-intervals over the see
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common import emit, interval, machine
+from common import compare_trainings, emit, machine
 from rlkit.report.run_data import dormant_share, load_run
 from rlkit.training.experiment import train
 from rlkit.training.resolve import resolve
@@ -44,14 +43,6 @@ def settings(condition: str, seed: int) -> dict[str, Any]:
     }
 
 
-def folder_of(runs: Path, condition: str, seed: int) -> Path | None:
-    """The finished run, if there is one."""
-    for file in sorted((runs / condition).glob(f"*/*/*-s{seed}*/run.json")):
-        if json.loads(file.read_text())["status"] == "finished":
-            return file.parent
-    return None
-
-
 def measure(folder: Path) -> dict[str, float]:
     """Returns of the evaluations, and dormancy at the end by network."""
     run = load_run(folder)
@@ -76,17 +67,12 @@ def main() -> None:
     emit(
         benchmark="reset_at_high_ratio", env=arguments.env, replay_ratio=REPLAY_RATIO, env_steps=ENV_STEPS, **machine()
     )
-    rows: dict[str, list[dict[str, float]]] = {}
-    for seed in map(int, arguments.seeds.split(",")):
-        for condition in arguments.conditions.split(","):
-            if folder_of(arguments.runs, condition, seed) is None:
-                train(resolve("sac", arguments.env, flags=settings(condition, seed)), arguments.runs / condition)
-            folder = folder_of(arguments.runs, condition, seed)
-            assert folder is not None, "the training was interrupted"
-            rows.setdefault(condition, []).append(measure(folder))
-            emit(condition=condition, seed=seed, **{key: round(value, 4) for key, value in rows[condition][-1].items()})
-    for condition, found in rows.items():
-        emit(condition=condition, seeds=len(found), mean_and_half_interval=interval(found))
+
+    def one(condition: str, seed: int) -> None:
+        train(resolve("sac", arguments.env, flags=settings(condition, seed)), arguments.runs / condition)
+
+    seeds = map(int, arguments.seeds.split(","))
+    compare_trainings(arguments.runs, arguments.conditions.split(","), seeds, one, measure)
 
 
 if __name__ == "__main__":

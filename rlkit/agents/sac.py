@@ -143,7 +143,7 @@ class SAC:
     def _actor_step(self, observation: Tensor, observe: Observer | None) -> dict[str, Tensor]:
         """A step of the actor and one of the temperature."""
         temperature = self.log_temperature.detach().exp()
-        loss, log_prob = self._actor_loss(observation, self.noise, observe)
+        loss, log_prob = self._actor_loss(observation, temperature, self.noise, observe)
         loss = with_penalties(loss, "actor", self.penalties, self.networks)
         temperature_loss = losses.sac_temperature(self.log_temperature, log_prob, self.target_entropy)
         temperature_loss = with_penalties(temperature_loss, "temperature", self.penalties, self.networks)
@@ -151,7 +151,7 @@ class SAC:
         return {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": temperature}
 
     def _actor_loss(
-        self, observation: Tensor, rng: torch.Generator, observe: Observer | None = None
+        self, observation: Tensor, temperature: Tensor, rng: torch.Generator, observe: Observer | None = None
     ) -> tuple[Tensor, Tensor]:
         """The loss, and the log-densities [B] of the actions drawn for it."""
         critic = self.networks["critic"]
@@ -159,7 +159,7 @@ class SAC:
             action, log_prob = self._sample(observation, rng)
         with frozen(critic):
             q = critic(observation, action)  # [2, B]
-        return losses.sac_actor(log_prob, q, self.log_temperature.detach().exp()), log_prob
+        return losses.sac_actor(log_prob, q, temperature), log_prob
 
     def _step(self, named: dict[str, Tensor], observe: Observer | None) -> None:
         """Gradients of all `named` losses in one pass, as none reads another's parameters; then a step for each."""
@@ -198,7 +198,7 @@ class SAC:
         observation = batch["observation"].flatten(1)
         return {
             "critic": self._critic_loss(batch, observation, rng)[0],
-            "actor": self._actor_loss(observation, rng)[0],
+            "actor": self._actor_loss(observation, self.log_temperature.detach().exp(), rng)[0],
         }
 
     def state_dict(self) -> State:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class RlkitError(Exception):
@@ -73,3 +76,11 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     known = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.55)
     return f" Did you mean {known[close[0]]!r}?" if close else ""
+
+
+def look_up(table: Mapping[str, T], name: str, what: str, *, fix: str, see: str) -> T:
+    """The entry of a registry. Raises ConfigError with the nearest and all names: `unknown {what} 'x'`."""
+    if name not in table:
+        why = f"there are: {', '.join(table)}.{nearest(name, table)}"
+        raise ConfigError(f"unknown {what} {name!r}", why=why, fix=fix, see=see)
+    return table[name]

@@ -110,6 +110,15 @@ class Measurement:
             total += int(np.isfinite(values).sum())
         return dormant / total if total else float("nan")
 
+    def mean_metric(self, metric: str, network: str) -> float | None:
+        """Mean of a layer metric over the layers of a network that have it, copies first; None if none has."""
+        means = [
+            float(layer.metrics[metric].mean())
+            for name, layer in self.layers.items()
+            if _belongs(name, network) and metric in layer.metrics
+        ]
+        return sum(means) / len(means) if means else None
+
 
 def _belongs(layer: str, network: str | None) -> bool:
     return network is None or layer == network or layer.startswith(f"{network}.")

@@ -72,7 +72,6 @@ class PlasticityMonitor:
     ) -> None:
         self.module: nn.Module = getattr(module, "_orig_mod", module)  # hooks do not fire in what torch.compile made
         self.threshold = threshold
-        self._given = graph
         self._graph: UnitGraph | None = graph
         self._forward = forward if forward is not None else self.module
         self._losses, self._optimizers = losses, tuple(optimizers)
@@ -92,7 +91,8 @@ class PlasticityMonitor:
 
     def before_update(self, batch: Any) -> BeforeUpdate:
         """Before a gradient step, for `measure` after it: how far one update moves weights and answers."""
-        weights = {name: self._weight(name).detach().clone() for name in self._weighted(self.graph(batch))}
+        layers = self._layers(self.graph(batch))
+        weights = {layer.name: self._weight(layer.name).detach().clone() for layer in layers}
         with undisturbed(self.module), torch.no_grad():
             return BeforeUpdate(weights, _named(self._forward(batch)))
 
@@ -117,21 +117,24 @@ class PlasticityMonitor:
         activation.
         """
         graph = self.graph(batch)
+        all_layers = self._layers(graph)
         with undisturbed(self.module):
             activations, outputs = self._look(graph, batch)
-            measured = {
+            measured: dict[str, tuple[int, int, dict[str, FloatArray], dict[str, FloatArray]]] = {
+                layer.name: (layer.units, layer.ensemble, {}, {}) for layer in all_layers
+            }
+            measured |= {
                 layer.name: self._activation_part(layer, activations[layer.name], full) for layer in graph.layers
             }
-            measured |= {head.name: (head.units, head.ensemble, {}, {}) for head in _heads(graph, self.module)}
             whole: dict[str, float] = {}
             if full:
                 if fixed is not None:
                     activations, outputs = self._look(graph, fixed)
                 self._add_overlap(graph, activations, measured)
                 whole = self._churn(outputs, before)
-                self._add_weight_part(graph, measured, before)
+                self._add_weight_part(all_layers, measured, before)
             if full if gradients is None else gradients:
-                self._add_gradient_part(graph, batch, measured)
+                self._add_gradient_part(all_layers, batch, measured)
         layers = {
             name: LayerMeasurement(units, copies, unit_scores, layer_metrics)
             for name, (units, copies, unit_scores, layer_metrics) in measured.items()
@@ -250,10 +253,10 @@ class PlasticityMonitor:
         self._outputs_before = outputs
         return found
 
-    def _add_gradient_part(self, graph: UnitGraph, batch: Any, measured: dict[str, Any]) -> None:
+    def _add_gradient_part(self, all_layers: Sequence[UnitLayer], batch: Any, measured: dict[str, Any]) -> None:
         if self._losses is None:
             return
-        layers = {layer.name: layer for layer in (*graph.layers, *_heads(graph, self.module))}
+        layers = {layer.name: layer for layer in all_layers}
         for name, gradient in self._gradients(layers, batch).items():
             layer = layers[name]
             gradient_rows = scores.rows(gradient, layer)
@@ -283,8 +286,10 @@ class PlasticityMonitor:
                         gradients[name] = gradient
         return gradients
 
-    def _add_weight_part(self, graph: UnitGraph, measured: dict[str, Any], before: BeforeUpdate | None) -> None:
-        for layer in (*graph.layers, *_heads(graph, self.module)):
+    def _add_weight_part(
+        self, all_layers: Sequence[UnitLayer], measured: dict[str, Any], before: BeforeUpdate | None
+    ) -> None:
+        for layer in all_layers:
             weight = _by_copy(self._weight(layer.name), layer)
             place = measured[layer.name][3]
             norm = weight.norm(dim=-1)
@@ -315,8 +320,9 @@ class PlasticityMonitor:
         assert isinstance(weight, Tensor)
         return weight
 
-    def _weighted(self, graph: UnitGraph) -> list[str]:
-        return [layer.name for layer in (*graph.layers, *_heads(graph, self.module))]
+    def _layers(self, graph: UnitGraph) -> list[UnitLayer]:
+        """Hidden layers, then the output layers."""
+        return [*graph.layers, *_heads(graph, self.module)]
 
     def state_dict(self) -> State:
         """Start weights, and what the last full measurement left for the next."""

@@ -217,10 +217,8 @@ def _framed(content: bytes) -> bytes:
 
 def _frames(content: bytes) -> tuple[list[bytes], str]:
     """The whole frames, and what is wrong behind them."""
-    frames = []
-    for frame, _ in _scan(content):
-        frames.append(frame)
-    end = sum(len(frame) + 8 for frame in frames)
+    scanned = list(_scan(content))
+    frames, end = [frame for frame, _ in scanned], scanned[-1][1] if scanned else 0
     if end == len(content):
         return frames, ""
     whole = len(content) - end >= 4 and end + 8 + _WORD.unpack_from(content, end)[0] <= len(content)

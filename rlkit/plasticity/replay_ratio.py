@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit.core.errors import ConfigError, nearest, require
+from rlkit.core.errors import look_up, require
 from rlkit.core.typing import State
 from rlkit.plasticity.measurement import Measurement
 from rlkit.plasticity.protocols import LedgerEvent, MonitoredAgent, Observer, Progress, ReplayRatio, UnitGraph
@@ -183,12 +183,8 @@ class AdaptiveReplayRatio:
         if self._config.signal == "dormant":
             self._probed = measurement.dormant_fraction(0.1, network=self._network)
         elif self._config.signal == "srank":
-            ranks = [
-                float(layer.metrics["srank"].mean())
-                for name, layer in measurement.layers.items()
-                if name.startswith(f"{self._network}.") and "srank" in layer.metrics
-            ]
-            self._probed = sum(ranks) / len(ranks) if ranks else self._probed
+            rank = measurement.mean_metric("srank", self._network)  # light probes have none
+            self._probed = self._probed if rank is None else rank
 
     def _check(self, progress: Progress) -> None:
         config = self._config
@@ -333,14 +329,9 @@ REPLAY_RATIOS = {
 
 def find(name: str) -> ReplayRatioKind:
     """The line of `name`. Raises ConfigError with the nearest and all names."""
-    if name not in REPLAY_RATIOS:
-        raise ConfigError(
-            f"unknown replay ratio {name!r}",
-            why=f"there are: {', '.join(REPLAY_RATIOS)}.{nearest(name, REPLAY_RATIOS)}",
-            fix="--plasticity.replay_ratio constant",
-            see="docs/plasticity.md",
-        )
-    return REPLAY_RATIOS[name]
+    return look_up(
+        REPLAY_RATIOS, name, "replay ratio", fix="--plasticity.replay_ratio constant", see="docs/plasticity.md"
+    )
 
 
 class UpdateSchedule:

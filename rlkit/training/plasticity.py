@@ -78,17 +78,23 @@ class Plasticity:
         if self._monitor is None or self._period == 0:
             return None
         if self._fixed is None:
-            self._fixed = self._draw(0).select("observation", "action")
-            self._measure("start", 0, 0, full=True)
+            batch = self._draw(0)
+            self._fixed = batch.select("observation", "action")
+            self._measure("start", batch, 0, 0, full=True)
         return self._monitor.before_update(self._fixed) if self._is_full(updates) else None
 
     def after_update(self, progress: Progress, before: BeforeUpdate | None) -> None:
         """Called after a gradient step: probe and treat, if it is time."""
         updates = progress.updates
         due = [name for name, cure in self._cures.items() if cure.due(progress)]
-        if self._period and updates % self._period == 0 and self._monitor is not None:
+        probing = self._period > 0 and updates % self._period == 0
+        if not due and not probing:
+            return
+        batch = self._draw(updates)
+        if probing:
             self._measure(
                 "pre" if due else "probe",
+                batch,
                 progress.env_steps,
                 updates,
                 full=self._is_full(updates),
@@ -96,23 +102,22 @@ class Plasticity:
                 before=before,
             )
         for name in due:
-            self._treat(name, progress)
+            self._treat(name, batch, progress)
 
     def finish(self, progress: Progress) -> None:
         """The last look at the networks of a finished run; a continued one does not notice it."""
         if self._monitor is None or self._period == 0 or self._fixed is None:
             return
         state = self._monitor.state_dict()
-        self._measure("end", progress.env_steps, progress.updates, full=True)
+        self._measure("end", self._draw(progress.updates), progress.env_steps, progress.updates, full=True)
         self._monitor.load_state_dict(state)
 
-    def _treat(self, name: str, progress: Progress) -> None:
+    def _treat(self, name: str, batch: Batch, progress: Progress) -> None:
         cure, updates = self._cures[name], progress.updates
         measurement = None
         if self._monitor is not None:
             gradients = cure.score in scores.GRADIENT_SCORES
-            measurement = self._measure("pre", progress.env_steps, updates, full=False, gradients=gradients)
-        batch = self._draw(updates)
+            measurement = self._measure("pre", batch, progress.env_steps, updates, full=False, gradients=gradients)
         values = self._values(batch)
         events = cure.apply(self._agent, measurement, self._rngs[name])
         change = float((self._values(batch) - values).abs().max()) if events else 0.0
@@ -122,7 +127,7 @@ class Plasticity:
         if self._monitor is not None:
             self._monitor.use_graph(self._agent.unit_graph())
             # Without gradient scores: a unit whose outgoing weights are zero has no gradient before the next update.
-            self._measure("post", progress.env_steps, updates, full=False)
+            self._measure("post", batch, progress.env_steps, updates, full=False)
 
     @torch.no_grad()
     def _values(self, batch: Batch) -> Tensor:
@@ -130,6 +135,9 @@ class Plasticity:
 
     def _tell_recycled(self, events: Sequence[LedgerEvent]) -> None:
         """Tell the cures that keep something about each unit which ones have started anew."""
+        watching = [cure for cure in self._cures.values() if isinstance(cure, WatchesRecycling)]
+        if not watching:
+            return
         masks: dict[str, BoolArray] = {}
         for event in events:
             if "units" in event.details:
@@ -139,23 +147,23 @@ class Plasticity:
                 masks[event.details["layer"]] = mask
             whole = [parameter.rpartition(".")[0] for parameter in event.details.get("parameters", ())]
             masks |= self._all_units([*whole, *event.details.get("layers", ())])
-        for cure in self._cures.values():
-            if masks and isinstance(cure, WatchesRecycling):
-                cure.recycled(self._agent, masks)
+        for cure in watching if masks else ():
+            cure.recycled(self._agent, masks)
 
     def _all_units(self, layers: Sequence[str]) -> dict[str, BoolArray]:
         """Masks of whole layers; normalisations and what is no layer are left out."""
         masks: dict[str, BoolArray] = {}
         for name in layers:
-            weight = getattr(self._agent.networks.get_submodule(name), "weight", None)
+            module = self._agent.networks.get_submodule(name)
+            weight, copies = getattr(module, "weight", None), getattr(module, "copies", 1)
             if isinstance(weight, Tensor) and weight.dim() > 1:
-                copies = getattr(self._agent.networks.get_submodule(name), "copies", 1)
                 masks[name] = np.ones((copies, weight.shape[0 if copies == 1 else 1]), bool)
         return masks
 
     def _measure(
         self,
         kind: str,
+        batch: Batch,
         env_steps: int,
         updates: int,
         *,
@@ -171,7 +179,7 @@ class Plasticity:
             if has_gradients or not gradients:
                 return last  # taken for the schedule, or for the cure before this one
         measurement = self._monitor.measure(
-            self._draw(updates),
+            batch,
             step=env_steps,
             updates=updates,
             kind=kind,
@@ -251,13 +259,9 @@ def _summary(measurement: Measurement) -> dict[str, float]:
         )
     for metric in ("fau_element", "srank"):
         for network in networks:
-            values = [
-                float(layer.metrics[metric].mean())
-                for name, layer in measurement.layers.items()
-                if name.startswith(f"{network}.") and metric in layer.metrics
-            ]
-            if values:
-                found[f"plasticity/{network}/{metric}"] = sum(values) / len(values)
+            mean = measurement.mean_metric(metric, network)
+            if mean is not None:
+                found[f"plasticity/{network}/{metric}"] = mean
     found |= {f"plasticity/{name}": value for name, value in measurement.metrics.items()}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

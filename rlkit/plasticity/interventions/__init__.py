@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rlkit.core.errors import ConfigError, nearest
+from rlkit.core.errors import look_up
 from rlkit.plasticity.interventions.ace_reset import ACEReset, ACEResetConfig
 from rlkit.plasticity.interventions.continual_backprop import ContinualBackprop, ContinualBackpropConfig
 from rlkit.plasticity.interventions.full_reset import FullReset, FullResetConfig
@@ -70,11 +70,4 @@ INTERVENTIONS: dict[str, InterventionKind] = {
 
 def find(name: str) -> InterventionKind:
     """The line of intervention `name`. Raises ConfigError with the nearest and all names."""
-    if name not in INTERVENTIONS:
-        raise ConfigError(
-            f"unknown intervention {name!r}",
-            why=f"there are: {', '.join(INTERVENTIONS)}.{nearest(name, INTERVENTIONS)}",
-            fix="take one of them",
-            see="docs/plasticity.md",
-        )
-    return INTERVENTIONS[name]
+    return look_up(INTERVENTIONS, name, "intervention", fix="take one of them", see="docs/plasticity.md")

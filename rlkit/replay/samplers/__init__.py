@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rlkit.core.errors import ConfigError, nearest
+from rlkit.core.errors import look_up
 from rlkit.replay.samplers.combined import CombinedConfig, CombinedSampler
 from rlkit.replay.samplers.consume import ConsumeConfig, ConsumeSampler
 from rlkit.replay.samplers.masked import MaskedReshuffleConfig, MaskedReshuffleSampler
@@ -47,14 +47,7 @@ SAMPLERS: dict[str, SamplerKind] = {
 
 def find(name: str) -> SamplerKind:
     """The line of sampler `name`. Raises ConfigError with the nearest and all names."""
-    if name not in SAMPLERS:
-        raise ConfigError(
-            f"unknown sampler {name!r}",
-            why=f"there are: {', '.join(SAMPLERS)}.{nearest(name, SAMPLERS)}",
-            fix="--replay.sampler uniform",
-            see="docs/replay.md",
-        )
-    return SAMPLERS[name]
+    return look_up(SAMPLERS, name, "sampler", fix="--replay.sampler uniform", see="docs/replay.md")
 
 
 def make(name: str, capacity: int, seed: int, config: Any = None) -> Sampler:
