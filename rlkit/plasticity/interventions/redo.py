@@ -76,7 +76,7 @@ class ReDo:
             raise ConfigError(
                 f"mean activations of {', '.join(doubled)} cannot be compensated",
                 why="crelu and fourier make two of each unit, and their sum is what is measured",
-                fix="--redo.compensate false",
+                fix="--intervention.redo.compensate false",
                 see=SEE,
             )
 
