@@ -21,22 +21,25 @@ def _take_back(
 ) -> int:
     """Row `number` is about to be written: append to `lost` the slot that it overwrites, and those that it cuts off.
 
-    The stack (and burn-in) of a row reaches `history` rows back unless its episode begins in between. begun: [E] number
-    of the first row of the episode that the ring's oldest row belongs to, once that first row has been overwritten.
+    The stack (and burn-in) of a row reaches `history` rows back unless its episode begins in between, so those nearer
+    to the oldest row were cut off before it, unless it begins an episode itself. begun: [E] number of the first row of
+    the episode that the ring's oldest row belongs to, once that first row has been overwritten.
     """
     if number < rows:
         return count
     row = number % rows
     lost[count] = row * envs + env
     count += 1
-    if flags[row * envs + env] & FIRST:
+    begins = flags[row * envs + env] & FIRST
+    if begins:
         begun[env] = number - rows
     for k in range(1, history + 1):
         newer = (row + k) % rows * envs + env
         if flags[newer] & FIRST:
             break
-        lost[count] = newer
-        count += 1
+        if begins or k == history:
+            lost[count] = newer
+            count += 1
     return count
 
 

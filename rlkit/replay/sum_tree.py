@@ -133,6 +133,12 @@ def _refresh(nodes: Float64Array, starts: IntArray, slots: IntArray, minima: boo
     # Level by level, not leaf by leaf: cache misses overlap, and neighbours share their parents' work.
     for level in range(len(starts) - 1):
         children, parents = starts[level], starts[level + 1]
+        count = (parents - children) // 16
+        if count <= len(places):  # from here on up it is less work to compute all
+            for place in range(count):
+                block = children + 16 * place
+                nodes[parents + place] = _min16(nodes, block) if minima else _sum16(nodes, block)
+            continue
         for i in range(len(places)):
             places[i] //= 16
         if level < LARGE_LEVELS:
@@ -210,8 +216,9 @@ def at_most(nodes: Float64Array, starts: IntArray, bound: float, slots: IntArray
             start += fetch(nodes, start, here[:count])
         for j in range(count):
             for child in range(16 * here[j], 16 * here[j] + 16):
-                below[found] = child  # overwritten unless counted
-                found += nodes[start + child] <= bound
+                if nodes[start + child] <= bound:
+                    below[found] = child
+                    found += 1
             if found >= len(slots):
                 break
         count = min(found, len(slots))

@@ -42,6 +42,11 @@ def joined(record: Record) -> tuple[RecordPart | None, list[str]]:
         remarks.append(
             f"{len(record.parts) - len(parts)} parts of the record have other definitions; they are left out"
         )
+    states = list(dict.fromkeys(part.probe.batch for part in parts))
+    if len(states) > 1:
+        remarks.append(
+            f"probes of {', then '.join(map(str, states))} states: fewer states find more units dormant at 0"
+        )
     if len(parts) == 1:
         return last, remarks
     keys = list(dict.fromkeys((row.name, row.copy, row.units) for part in parts for row in part.layers))

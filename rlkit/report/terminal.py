@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from rlkit.core.errors import ConfigError, nearest
-from rlkit.plasticity.record import RecordPart
 from rlkit.report.history import joined
 from rlkit.report.run_data import Array, Line, RunData, dormant, scored_units
+from rlkit.report.verdict import layer_name
 
 _BLOCKS, _DIGITS = " ▁▂▃▄▅▆▇█", "0123456789"
 _NOT_THERE = "·"  # a time at which the network did not have the layer
@@ -37,11 +37,6 @@ def dormancy_lines(
             why=f"there are: {', '.join(known)}.{nearest(score, known)}",
             fix=f"--score {known[0]}" if known else "wait for the first probe",
         )
-    states = list(dict.fromkeys(each.probe.batch for each in run.record.parts))
-    if len(states) > 1:
-        remarks.append(
-            f"probes of {', then '.join(map(str, states))} states: fewer states find more units dormant at 0"
-        )
     there = part.present[score]
     counts, units = dormant(part, threshold, score)[there], scored_units(part, score)[there]
     step, definition = part.step[there], part.definitions[score]
@@ -54,7 +49,7 @@ def dormancy_lines(
     ]
     shown = [i for i in range(len(part.layers)) if units[:, i].any()]
     several = [i for i in shown if part.layers[i].units >= 2]
-    rows = [(_label(part, i), counts[:, i], units[:, i]) for i in shown]
+    rows = [(layer_name(part.layers[i], part.layers), counts[:, i], units[:, i]) for i in shown]
     rows.append(("all", counts[:, several].sum(axis=1), units[:, several].sum(axis=1)))
     pad = max(len(label) for label, _, _ in rows)
     width = max(10, columns - pad - _NUMBERS)
@@ -81,12 +76,6 @@ def _done(ledger: list[Line]) -> list[str]:
         + (f", {units[name]:,} units started anew" if name in units else "")
         for name, when in times.items()
     ]
-
-
-def _label(part: RecordPart, place: int) -> str:
-    layer = part.layers[place]
-    copies = {other.copy for other in part.layers if other.name == layer.name}
-    return layer.name if len(copies) == 1 else f"{layer.name} [{layer.copy}]"
 
 
 def _squeezed(values: Array, width: int) -> Array:

@@ -88,6 +88,9 @@ class MaskedReshuffleSampler:
         self._due = np.zeros(capacity)  # clock at which a = e; where p = 0 no clock will do, and it is a - e
         self._counts = np.zeros(2, np.int64)  # rows that are usable, and those of them with p > 0
         self._clock = 0.0
+        # Rows of the last batch: their parents in the trees of open and of masked rows are left to the next call, which
+        # mostly is the `update` of the same rows and computes them anyway.
+        self._stale = np.empty(0, np.int64)
         self._drawn, self._soft, self._log = 0, 0, PriorityLog()  # since the last `metrics`
 
     def __len__(self) -> int:
@@ -97,6 +100,7 @@ class MaskedReshuffleSampler:
         """These rows became usable, with counts of 0; without `priority` [N] they get what `new_row` says."""
         slots, uids, p = self._priorities.prepare(slots, uids, priority)
         self.invalidate(slots)
+        self._settle()
         insert(*self._arrays, self._clock, slots, uids, p)
         self._priorities.notice(slots, p.max(initial=0.0))
 
@@ -104,6 +108,7 @@ class MaskedReshuffleSampler:
         """These slots stopped being usable."""
         slots = living(self._priorities.uid, np.ascontiguousarray(slots, np.int64))
         if slots.size:
+            self._settle()
             self._clock = remove(*self._arrays, self._clock, slots, self.config.rebalance == "shift")
             self._priorities.notice(slots, 0.0)
 
@@ -128,9 +133,11 @@ class MaskedReshuffleSampler:
         slots, uids = np.empty(batch_size, np.int64), np.empty(batch_size, np.int64)
         beta = self.config.weight_exponent
         weight = np.empty(batch_size if beta else 0, np.float32)
+        self._settle()
         self._draw.counter, self._clock, soft, effective = draw(
             *self._arrays, self._clock, beta, self._draw.key, self._draw.counter, slots, uids, weight
         )
+        self._stale = slots.copy()  # the caller may do with `slots` as it likes
         self._drawn, self._soft = self._drawn + batch_size, self._soft + soft
         if not beta:
             return slots, SampleInfo(uid=uids)
@@ -140,7 +147,8 @@ class MaskedReshuffleSampler:
     def update(self, slots: IntArray, uids: IntArray, priority: FloatArray) -> None:
         """New priorities d [N], not negative; the last one wins where a row is there twice."""
         slots, uids, p = self._priorities.prepare(slots, uids, priority)
-        late, largest = assign(*self._arrays, self._clock, slots, uids, p)
+        late, largest = assign(*self._arrays, self._clock, slots, uids, p, self._stale)
+        self._stale = self._stale[:0]
         self._log.add_update(len(slots), late)
         self._priorities.notice(slots, largest)
 
@@ -185,6 +193,13 @@ class MaskedReshuffleSampler:
         self._masked.leaves[:] = np.where(masked, state["due"], np.inf)
         self._open.rebuild()
         self._masked.rebuild()
+        self._stale = self._stale[:0]
+
+    def _settle(self) -> None:
+        """Compute what the last batch left stale."""
+        if self._stale.size:
+            refresh_masks(self._open.nodes, self._masked.nodes, self._priorities.sums.starts, self._stale)
+            self._stale = self._stale[:0]
 
     @property
     def _arrays(self) -> tuple[Float64Array, Float64Array, Float64Array, IntArray, Float64Array, IntArray, IntArray]:
@@ -203,21 +218,12 @@ def lead(p: float, due: float, clock: float) -> float:
 
 
 @kernel
-def write(
-    p: Float64Array,
-    open_: Float64Array,
-    masked: Float64Array,
-    due: Float64Array,
-    counts: IntArray,
-    clock: float,
-    slot: int,
-    new: float,
+def mask(
+    p: Float64Array, open_: Float64Array, masked: Float64Array, due: Float64Array, clock: float, slot: int
 ) -> None:
-    """The leaves of a row with p = new whose `due` has been set; their parents wait for a refresh."""
-    counts[DRAWABLE] += np.int64(new > 0) - np.int64(p[slot] > 0)
-    waits = new > 0 and due[slot] > clock
-    p[slot] = new
-    open_[slot] = new * SOFT if waits else new
+    """The leaves of a row in the trees that masking moves; their parents wait for a refresh."""
+    waits = p[slot] > 0 and due[slot] > clock
+    open_[slot] = p[slot] * SOFT if waits else p[slot]
     masked[slot] = due[slot] if waits else np.inf
 
 
@@ -225,6 +231,12 @@ def write(
 def refresh(p: Float64Array, open_: Float64Array, masked: Float64Array, starts: IntArray, slots: IntArray) -> None:
     """Compute the parents of `slots` in all three trees."""
     refresh_sums(p, starts, slots)
+    refresh_masks(open_, masked, starts, slots)
+
+
+@kernel
+def refresh_masks(open_: Float64Array, masked: Float64Array, starts: IntArray, slots: IntArray) -> None:
+    """Compute the parents of `slots` in the two trees that masking moves."""
     refresh_sums(open_, starts, slots)
     refresh_minima(masked, starts, slots)
 
@@ -247,8 +259,9 @@ def insert(
     for i in range(len(slots)):
         slot = slots[i]
         counts[USABLE] += uid[slot] < 0
-        uid[slot], due[slot] = uids[i], clock if new[i] > 0 else 0.0
-        write(p, open_, masked, due, counts, clock, slot, new[i])
+        counts[DRAWABLE] += np.int64(new[i] > 0) - np.int64(p[slot] > 0)
+        uid[slot], p[slot], due[slot] = uids[i], new[i], clock if new[i] > 0 else 0.0
+        mask(p, open_, masked, due, clock, slot)
     refresh(p, open_, masked, starts, slots)
 
 
@@ -270,9 +283,10 @@ def remove(
     for slot in slots:
         if uid[slot] >= 0:
             counts[USABLE] -= 1
+            counts[DRAWABLE] -= np.int64(p[slot] > 0)
             gone += lead(p[slot], due[slot], clock)
-            uid[slot], due[slot] = -1, 0.0
-            write(p, open_, masked, due, counts, clock, slot, 0.0)
+            uid[slot], p[slot], due[slot] = -1, 0.0, 0.0
+            mask(p, open_, masked, due, clock, slot)
     refresh(p, open_, masked, starts, slots)
     return clock - gone / total(p, starts) if shift and counts[DRAWABLE] else clock
 
@@ -290,8 +304,12 @@ def assign(
     slots: IntArray,
     uids: IntArray,
     new: Float64Array,
+    stale: IntArray,
 ) -> tuple[int, float]:
-    """p = new [N] where the row still lives. How many rows do not, and the largest of those that do."""
+    """p = new [N] where the row still lives. How many rows do not, and the largest of those that do.
+
+    The parents of `stale` have not been computed since the draw.
+    """
     late, largest = 0, 0.0
     for i in range(len(slots)):
         slot = slots[i]
@@ -299,25 +317,30 @@ def assign(
             late += 1
             continue
         ahead = lead(p[slot], due[slot], clock)
+        counts[DRAWABLE] += np.int64(new[i] > 0) - np.int64(p[slot] > 0)
         due[slot] = clock + ahead / new[i] if new[i] > 0 else ahead
-        write(p, open_, masked, due, counts, clock, slot, new[i])
+        p[slot] = new[i]
+        mask(p, open_, masked, due, clock, slot)
         largest = max(largest, new[i])
+    if not np.array_equal(slots, stale):
+        refresh_masks(open_, masked, starts, stale)
     refresh(p, open_, masked, starts, slots)
     return late, largest
 
 
 @kernel
-def unmask(p: Float64Array, open_: Float64Array, masked: Float64Array, starts: IntArray, clock: float) -> None:
+def unmask(
+    p: Float64Array, open_: Float64Array, masked: Float64Array, starts: IntArray, clock: float, at_once: int
+) -> None:
     """Rows that are due by now wait no longer."""
-    found = np.empty(256, np.int64)
+    found = np.empty(at_once, np.int64)
     count = len(found)
     while count == len(found):
         count = at_most(masked, starts, clock, found)
         slots = found[:count]
         for slot in slots:
             open_[slot], masked[slot] = p[slot], np.inf
-        refresh_sums(open_, starts, slots)
-        refresh_minima(masked, starts, slots)
+        refresh_masks(open_, masked, starts, slots)
 
 
 @kernel
@@ -339,10 +362,11 @@ def draw(
 ) -> tuple[int, float, int, float]:
     """Fill `slots`, `uids` and `weight` [B], or [0] if there are no weights. There must be B rows with p > 0.
 
+    The parents of `slots` in `open_` and `masked` are left to `refresh_masks`.
     Returns the new counter and clock, how many of the rows were masked, and the effective share of the weights.
     """
-    unmask(p, open_, masked, starts, clock)
     batch, soft = len(slots), 0
+    unmask(p, open_, masked, starts, clock, 2 * batch)  # about as many are due as are drawn
     places, u, found = np.arange(batch), np.empty(batch), np.empty(batch, np.int64)
     missing = batch
     while missing:
@@ -370,7 +394,6 @@ def draw(
         slot = slots[j]
         uids[j] = uid[slot]
         due[slot] += 1 / p[slot]
-        write(p, open_, masked, due, counts, clock, slot, p[slot])
-    refresh_sums(open_, starts, slots)
-    refresh_minima(masked, starts, slots)
+    for slot in slots:  # a loop of its own: more of the divisions overlap
+        mask(p, open_, masked, due, clock, slot)
     return counter, clock, soft, weigh(p, mass, counts[USABLE], 0.0, beta, BY_BATCH, 0.0, slots, weight)
