@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,8 @@ def settings():
     assert envs.keys() == FAMILIES.keys()
     every = [{"replay.sampler": sampler} for sampler in SAMPLERS]
     every += [{"plasticity.interventions": list(INTERVENTIONS)}]
-    every += [{"plasticity.replay_ratio": ratio} for ratio in REPLAY_RATIOS]
+    needed = {"scheduled": {"ratio.steps": [100], "ratio.ratios": [1]}}
+    every += [{"plasticity.replay_ratio": ratio} | needed.get(ratio, {}) for ratio in REPLAY_RATIOS]
     configs = [resolve("dqn", "gym/CartPole-v1", flags=flags) for flags in every]
     configs += [resolve(agent, env) for agent in available("") for env in envs.values()]
     return {"env", *(key for config in configs for key in read_layer(dump(config), ""))}
@@ -104,9 +106,11 @@ def check_pip(command, _folder):
 
 
 def check_tensorboard(command, _folder):
-    from tensorboard import program
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        from tensorboard import program
 
-    program.TensorBoard().configure(argv=shlex.split(command))
+        program.TensorBoard().configure(argv=shlex.split(command))
 
 
 def check_activate(command, _folder):
