@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent.parent / "traces"
 COMMON = {"threads": 1, "env_steps": 400, "learning_starts": 80, "replay.capacity": 160, "replay.batch_size": 16}
 # All actions are random, so that raw data depend on no floating-point result.
 RANDOM_DQN = {"agent.epsilon_start": 1.0, "agent.epsilon_end": 1.0, "replay.n_step": 3}
-SMALL = {"env_steps": 240, "replay_ratio": "1/4", "network.hidden": [32]}
+SMALL = {"env_steps": 240, "replay_ratio": "1/4", "network.hidden": [32], "plasticity.monitor": False}
 CASES = {
     "dqn": ("dqn", "tiny/pixels", {**RANDOM_DQN, "env.stack": 3}),
     "sac": ("sac", "tiny/match", {"random_steps": 400}),
