@@ -48,10 +48,11 @@ def packages() -> list[Row]:
 
 def hardware() -> list[Row]:
     """Cores, threads, device, memory, disk."""
-    import psutil
     import torch
 
-    memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
+    from rlkit.training.memory import free_memory
+
+    memory, disk = free_memory(), shutil.disk_usage(Path.cwd())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     load = os.getloadavg()[0]
     busy = f", load {load:.1f}: two torch threads beside a busy process are slower than one, try --threads 1"
@@ -59,7 +60,7 @@ def hardware() -> list[Row]:
     return [
         ("cores", True, f"{cores}, torch uses {torch.get_num_threads()}{busy if load > cores / 2 else ''}", ""),
         ("device", True, device, ""),
-        ("memory", memory.available > 2e9, f"{memory.available / 1e9:.1f} GB free", "close other programs"),
+        ("memory", memory.amount > 2e9, str(memory), "close other programs, or raise the container's limit"),
         ("disk", disk.free > 1e9, f"{disk.free / 1e9:.1f} GB free here", "free disk space or use --runs elsewhere"),
     ]
 

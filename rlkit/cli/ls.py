@@ -9,7 +9,8 @@ from rlkit.cli.tables import print_table
 
 USAGE = """usage: rlkit ls [--runs DIR]
 
-Lists the runs below DIR (default: runs): status, env steps, last return.
+Lists the runs below DIR (default: runs): status, env steps, last return, dormant units (score at most 0.1) of the last
+probe.
 
 example: rlkit ls"""
 
@@ -33,8 +34,9 @@ def main(words: list[str]) -> int:
             run.status,
             f"{run.env_steps:,}",
             "-" if run.last_return is None else f"{run.last_return:.1f}",
+            "-" if run.dormant is None else f"{100 * run.dormant:.1f} %",
         ]
         for run in runs
     ]
-    print_table(["run", "status", "env steps", "last return"], rows)
+    print_table(["run", "status", "env steps", "last return", "dormant"], rows)
     return 0

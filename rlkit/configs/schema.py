@@ -122,7 +122,7 @@ class RunConfig:
     seed: int = 0
     threads: int = 0  # torch threads; 0 = all cores
     device: str = "cpu"
-    env_steps: int = 100_000  # agent decisions of all environments together
+    env_steps: int = 100_000  # agent decisions of all environments together; rounded up to whole locksteps
     learning_starts: int = 1_000  # env steps before the first update
     random_steps: int = 0  # env steps with uniformly random actions at the start
     replay_ratio: Fraction = Fraction(1)  # gradient steps per env step, exact: "1/4"

@@ -38,10 +38,29 @@ def replay_memory_bytes(
     slot_bytes: int = 8,
 ) -> int:
     """Memory of a ReplayBuffer of `capacity` rows whose sampler takes `slot_bytes` a row (the registry knows them)."""
+    row = row_bytes(observation_shape, observation_dtype, action_shape, action_dtype, has_lives=has_lives)
+    return capacity * (sum(row) + slot_bytes)
+
+
+def row_bytes(
+    observation_shape: tuple[int, ...],
+    observation_dtype: npt.DTypeLike,
+    action_shape: tuple[int, ...],
+    action_dtype: npt.DTypeLike,
+    *,
+    has_lives: bool,
+    in_memory: bool = True,
+) -> tuple[int, int]:
+    """Bytes of a row: of its frame where that lies apart (else 0), and of its record, which is always in memory.
+
+    in_memory: where the storage is; there short frames are part of the record. Memory of records is taken when the
+    buffer is made, that of frames apart as they are written.
+    """
     observation = int(np.prod(observation_shape)) * np.dtype(observation_dtype).itemsize
     scalars = _scalar_record(action_shape, action_dtype, has_lives=has_lives)
-    row = row_layout(observation, scalars)[1] if observation <= SHORT_ROW_BYTES else observation + scalars.itemsize
-    return capacity * (row + slot_bytes)
+    if in_memory and observation <= SHORT_ROW_BYTES:
+        return 0, row_layout(observation, scalars)[1]
+    return observation, scalars.itemsize
 
 
 def _scalar_record(action_shape: tuple[int, ...], action_dtype: npt.DTypeLike, *, has_lives: bool) -> np.dtype[Any]:

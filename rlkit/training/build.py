@@ -106,9 +106,15 @@ def _compile_kernels(buffer: ReplayBuffer) -> None:
         told.cancel()
 
 
+def whole_locksteps(env_steps: int, num_envs: int) -> int:
+    """The smallest multiple of `num_envs` from `env_steps` on: environments step together, so a run ends there."""
+    return -(-env_steps // num_envs) * num_envs
+
+
 def planned_updates(config: RunConfig) -> int:
     """Gradient steps of the whole run."""
-    return int(config.replay_ratio * max(0, config.env_steps - config.learning_starts))
+    env_steps = whole_locksteps(config.env_steps, config.env.num_envs)
+    return int(config.replay_ratio * max(0, env_steps - config.learning_starts))
 
 
 def make_agent(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> Agent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,16 @@ def evaluate(
 
 
 def evaluate_run(run: Path, *, episodes: int, video: bool, checkpoint: int | None = None) -> EvaluationResult:
-    """Evaluate the newest (or the given) checkpoint of a run; `video` films the first environment's first episode."""
+    """Evaluate the newest (or the given) checkpoint of a run; `video` films the first environment's first episode.
+
+    The fast Atari backend cannot draw: with `video` all episodes are played on the exact one, under the same protocol,
+    and the result's `protocol` says so.
+    """
     folder = RunFolder.open(run)
     config = load_config(run / "config.yaml")
+    trained_on = config.env.backend
+    if video and trained_on == "fast":
+        config = replace(config, env=replace(config.env, backend="exact"))
     torch.set_num_threads(threads(config))
     step, state, _, _ = CheckpointStore(run / "checkpoints", config.checkpoint.keep).load(checkpoint)
     seeds = SeedTree(config.seed)
@@ -123,4 +130,5 @@ def evaluate_run(run: Path, *, episodes: int, video: bool, checkpoint: int | Non
     path = write_video(folder.path / "videos" / f"step-{step}", pictures)
     rest = evaluate(agent, config, "eval", episodes=episodes) if episodes > 1 else result
     assert rest is not None
-    return EvaluationResult(rest.returns, rest.lengths, rest.protocol, path)
+    switched = {"backend": f"exact (trained on {trained_on}, which cannot draw)"} if trained_on == "fast" else {}
+    return EvaluationResult(rest.returns, rest.lengths, rest.protocol | switched, path)

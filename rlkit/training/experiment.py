@@ -24,7 +24,15 @@ from rlkit.plasticity.record import RecordWriter, read_record
 from rlkit.plasticity.replay_ratio import UpdateSchedule
 from rlkit.plasticity.scores import DEFINITIONS
 from rlkit.replay.batch import Batch, Window
-from rlkit.training.build import make_agent, make_env, make_replay, make_stacker, random_action, threads
+from rlkit.training.build import (
+    make_agent,
+    make_env,
+    make_replay,
+    make_stacker,
+    random_action,
+    threads,
+    whole_locksteps,
+)
 from rlkit.training.checkpoint import CheckpointStore
 from rlkit.training.evaluation import evaluate
 from rlkit.training.logging import MetricLog, RunLog
@@ -266,9 +274,11 @@ class Trainer:
         returns = experiment.log.recent_returns
         mean = sum(returns) / len(returns) if returns else None
         last = returns[-1] if returns else None
+        now = experiment.env_steps
+        left = whole_locksteps(max(0, self._config.env_steps - now), experiment.env.spec.num_envs)
         return Snapshot(
-            experiment.env_steps,
-            self._config.env_steps,
+            now,
+            now + left,  # all environments step together, so a run may end a few steps behind `env_steps`
             experiment.updates,
             last,
             mean,

@@ -16,7 +16,7 @@ class Snapshot:
     """The numbers of one progress line."""
 
     env_steps: int
-    total: int
+    total: int  # where the run ends
     updates: int
     last_return: float | None
     mean_return: float | None  # of the last 100 episodes
@@ -38,11 +38,13 @@ def say(text: str, *, error: bool = False, end: str = "\n") -> None:
 
 
 class ProgressLine:
-    """Prints at most every `period` seconds (live: 0.5 s; in a pipe: 10 s)."""
+    """Prints a line at most every half second on a terminal, every 10 seconds in a pipe."""
+
+    LIVE_S, PIPE_S = 0.5, 10.0
 
     def __init__(self, start: int) -> None:
         self._live = sys.stdout.isatty()
-        self._period = 0.5 if self._live else 10.0
+        self._period = self.LIVE_S if self._live else self.PIPE_S
         self._next = time.monotonic() + self._period
         self._mark: tuple[float, int] = (time.monotonic(), start)
         self._process = psutil.Process()

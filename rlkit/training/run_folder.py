@@ -21,9 +21,11 @@ from typing import Any
 import rlkit
 from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import ConfigError, ResumeError, nearest
+from rlkit.plasticity.measurement import THRESHOLDS
 from rlkit.training.tree_files import write_text
 
 FORMAT = 1
+_DORMANT = f"plasticity/dormant_{THRESHOLDS[-1]}"
 _PACKAGES = ("torch", "tensordict", "gymnasium", "ale-py", "dm-control", "mujoco", "numpy", "safetensors")
 
 
@@ -38,6 +40,7 @@ class RunSummary:
     status: str  # running, finished, interrupted, crashed; unreadable if its run.json is
     env_steps: int
     last_return: float | None
+    dormant: float | None = None  # share of the units at 0.1, in the last probe that metrics.jsonl tells of
 
 
 class RunFolder:
@@ -209,6 +212,7 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
             continue
         metrics = folder.lines("metrics")
         returns = [line["episode_return"] for line in metrics if "episode_return" in line]
+        dormant = [line[_DORMANT] for line in metrics if _DORMANT in line]
         summaries.append(
             RunSummary(
                 path=folder.path,
@@ -218,6 +222,7 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
                 status=folder.status(),
                 env_steps=metrics[-1]["step"] if metrics else 0,
                 last_return=returns[-1] if returns else None,
+                dormant=dormant[-1] if dormant else None,
             )
         )
     return summaries

@@ -1,8 +1,8 @@
-"""The command line as a person meets it: in processes of its own."""
+"""The command line as a person meets it: what begins and ends a process in one of its own, the rest in this one."""
 
 import json
-import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +11,24 @@ import pytest
 
 from rlkit.cli.main import COMMANDS
 from rlkit.configs.shipped import available
+from rlkit.core.errors import ConfigError
+from tests.cli.commands import rlkit
+from tests.report.runs import make_run
+
+SMOKE = ("--preset", "smoke", "--threads=1")
 
 
-def rlkit(*words, cwd=None, **environment):
+def process(*words):
     return subprocess.run(
-        [sys.executable, "-m", "rlkit.cli.main", *words],
-        capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=300, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "rlkit.cli.main", *words], capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished smoke run, made once."""
     folder = tmp_path_factory.mktemp("runs")
-    done = rlkit("train", "dqn", "--env", "gym/CartPole-v1", "--preset", "smoke", "--runs", str(folder), "--threads=1")
+    done = process("train", "dqn", "--env", "gym/CartPole-v1", *SMOKE, "--runs", str(folder))
     assert done.returncode == 0, done.stderr
     (path,) = folder.glob("*/*/*/run.json")
     return path.parent, done.stdout
@@ -72,20 +76,47 @@ def test_no_colour_in_a_pipe(run):
 def test_ls_lists_it(run):
     path, _ = run
     done = rlkit("ls", "--runs", str(path.parents[2]))
-    assert path.name in done.stdout
-    assert "finished" in done.stdout
-    assert "600" in done.stdout
+    titles, row = (re.split(r" {2,}", line) for line in done.stdout.splitlines()[:2])
+    shown = dict(zip(titles, row, strict=True))
+    metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    (*_, dormant) = (line["plasticity/dormant_0.1"] for line in metrics if "plasticity/dormant_0.1" in line)
+    assert shown["run"].endswith(path.name)
+    assert (shown["status"], shown["env steps"]) == ("finished", "600")
+    assert shown["dormant"] == f"{100 * dormant:.1f} %"
+
+
+def test_ls_shows_a_dash_where_nothing_was_probed(tmp_path):
+    make_run(tmp_path / "gym-X" / "dqn" / "a")
+    titles, row = (re.split(r" {2,}", line) for line in rlkit("ls", "--runs", str(tmp_path)).stdout.splitlines())
+    assert dict(zip(titles, row, strict=True))["dormant"] == "-"
 
 
 def test_eval_and_video(run):
     path, _ = run
-    done = rlkit("eval", "last", "--runs", str(path.parents[2]), "--episodes", "3", "--video", MUJOCO_GL="")
+    done = rlkit("eval", "last", "--runs", str(path.parents[2]), "--episodes", "3", "--video")
     assert done.returncode == 0, done.stderr
     assert re.search(r"mean [\d.]+, median [\d.]+, 3 episodes", done.stdout)
     video = Path(re.search(r"video: (\S+)", done.stdout).group(1))
     assert video.suffix == ".mp4"
     assert video.read_bytes()[4:8] == b"ftyp"
     assert video.stat().st_size > 1000
+
+
+def test_the_next_command_films_a_run_of_the_fast_atari_backend(tmp_path):
+    """It cannot draw, so the film is played on the exact backend under the same protocol, and the protocol says so."""
+    flags = ["--env.backend", "fast", "--env.protocol", "atari100k", "--env.num_envs", "2", "--env.episode_cap", "200"]
+    flags += ["--env_steps", "40", "--learning_starts", "20", "--evaluation.episodes", "0"]
+    flags += ["--logging.tensorboard", "false", "--replay.capacity", "100", "--plasticity.monitor", "false"]
+    trained = rlkit("train", "dqn", "--env", "ALE/Pong-v5", *SMOKE, *flags, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    command = re.search(r"next: rlkit (eval .*), or", trained.stdout).group(1)
+    done = rlkit(*shlex.split(command), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"mean [-\d.]+, median [-\d.]+, 10 episodes", done.stdout)
+    assert "backend exact (trained on fast, which cannot draw)" in done.stdout
+    for setting in ("name atari100k", "sticky 0.0", "episode_cap 200"):
+        assert setting in done.stdout
+    assert (tmp_path / re.search(r"video: (\S+)", done.stdout).group(1)).stat().st_size > 1000
 
 
 def test_resume_a_finished_run_further_and_refuse_another_seed(run, tmp_path):
@@ -100,7 +131,8 @@ def test_resume_a_finished_run_further_and_refuse_another_seed(run, tmp_path):
     assert json.loads((path / "run.json").read_text())["status"] == "finished"
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlkit.training.plan._MEASURE_S", 0.05)
     done = rlkit(
         "train", "dqn", "--env", "ALE/Pong-v5", "--replay.capacity", "20000", "--dry-run", "--threads=1", cwd=tmp_path
     )
@@ -117,7 +149,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
 
 
 def test_too_little_memory_is_told_before_the_start(tmp_path):
-    done = rlkit("train", "dqn", "--env", "ALE/Pong-v5", "--replay.capacity", "900000000", cwd=tmp_path)
+    done = rlkit("train", "dqn", "--env", "ALE/Pong-v5", "--replay.capacity", "90000000000", cwd=tmp_path)
     assert done.returncode == 6
     assert re.search(r"replay needs [\d.]+ GB of memory, [\d.]+ GB are free", done.stderr)
     assert re.search(r"fix: --replay.capacity \d+ fits", done.stderr)
@@ -171,7 +203,14 @@ def test_bad_input_has_a_message_and_a_status(words, status, parts, tmp_path):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    assert "Traceback" in rlkit("train", "dqm", "--env", "tiny/one", "--debug", cwd=tmp_path).stderr
+    with pytest.raises(ConfigError):
+        rlkit("train", "dqm", "--env", "tiny/one", "--debug", cwd=tmp_path)
+
+
+def test_a_mistake_ends_the_process_with_its_status():
+    done = process("trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error[config]: unknown command 'trian'")
 
 
 def test_lists():

@@ -9,10 +9,9 @@ import pytest
 
 from rlkit.core.errors import NumericError, ResourceError, ResumeError
 from rlkit.training.checkpoint import CheckpointStore
-from rlkit.training.experiment import Experiment, resume, train
-from rlkit.training.plan import make_plan
+from rlkit.training.experiment import resume, train
 from rlkit.training.run_folder import RunFolder, find_run, list_runs
-from tests.training.runs import config, only_run, steps
+from tests.training.runs import config, only_run
 
 
 @pytest.mark.parametrize("case", ["dqn-gym", "sac-gym"])
@@ -129,15 +128,3 @@ def test_a_torn_last_line_of_a_log_is_ignored(tmp_path):
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1')
     assert folder.lines("metrics") == whole
-
-
-@pytest.mark.parametrize("n_step", [1, 5])
-def test_the_plan_counts_what_the_run_then_does(n_step, tmp_path):
-    settings = config("dqn-gym", replay_ratio="1/3", replay__n_step=n_step)
-    plan = make_plan(settings, tmp_path, measure=True)
-    experiment = Experiment(settings)
-    steps(experiment, settings.env_steps)
-    assert (plan.env_steps, plan.updates) == (experiment.env_steps, experiment.updates)
-    assert plan.seconds is not None
-    assert plan.row_bytes == pytest.approx(experiment.replay.bytes_per_row + 8, rel=0.05)
-    experiment.close()

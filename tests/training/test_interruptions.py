@@ -31,8 +31,8 @@ ARGUMENTS = [
 ]
 
 
-def start(tmp_path, **streams):
-    command = [sys.executable, "-m", "rlkit.cli.main", *ARGUMENTS, "--runs", str(tmp_path)]
+def start(tmp_path, program=("-m", "rlkit.cli.main"), **streams):
+    command = [sys.executable, *program, *ARGUMENTS, "--runs", str(tmp_path)]
     process = subprocess.Popen(command, **streams)
     while not list(tmp_path.glob("*/*/*/lock")):
         assert process.poll() is None
@@ -60,10 +60,12 @@ def test_a_terminal_that_is_closed_stops_the_run_with_a_checkpoint(tmp_path):
 
 
 def test_a_pipe_that_is_closed_does_not_stop_anything(tmp_path):
-    process = start(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    often = "from rlkit.training.progress import ProgressLine; ProgressLine.PIPE_S = 0.2"
+    program = ["-c", f"{often}; from rlkit.cli.main import main; main()"]
+    process = start(tmp_path, program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     process.stderr.close()
-    time.sleep(11)  # a line comes every 10 seconds
+    time.sleep(1.0)  # several lines
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     check_stopped_well(tmp_path, process)
