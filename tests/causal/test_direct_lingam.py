@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -213,6 +214,14 @@ def test_bad_input(call, words):
     for word in words:
         with pytest.raises(ConfigError, match=word):
             call()
+
+
+def test_the_example_of_the_docs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "ace.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "docs/ace.md", "exec"), {})
+    promised = re.findall(r"print\(.*# (.*?)(?::.*)?$", code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == promised
 
 
 @pytest.mark.gpu

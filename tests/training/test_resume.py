@@ -96,6 +96,7 @@ PROCESSES += [
     for sampler in ("rr-c", "rr-m", "per")
     for case, env_steps in (("dqn-gym", 4000), ("sac-dmc", 1600))
 ]
+PROCESSES += [pytest.param("ace-gym", 1600, "uniform", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("case", "env_steps", "sampler"), PROCESSES)

@@ -21,6 +21,16 @@ COMMON = {"threads": 1, "env_steps": 400, "learning_starts": 80, "replay.capacit
 CASES = {
     "dqn": ("tiny/pixels", {"agent.epsilon_start": 1.0, "agent.epsilon_end": 1.0, "env.stack": 3, "replay.n_step": 3}),
     "sac": ("tiny/match", {"random_steps": 400}),
+    "ace-small": (
+        "tiny/match",
+        {
+            "random_steps": 400,
+            "network.hidden": [32, 32],
+            "agent.causal_period": 100,
+            "agent.causal_rows": 100,
+            "intervention.ace_reset.every": 150,
+        },
+    ),
 }
 SAMPLER_SETTINGS = {
     "ere": {"sampler.rows_min": 10},  # fewer than the capacity
@@ -63,8 +73,10 @@ def compute(agent, sampler):
     return {"indices": indices.hexdigest(), "batches": raw.hexdigest(), "losses": losses[::every], "norms": norms}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("agent", CASES)
+TRACES = [(agent, sampler) for agent in ("dqn", "sac") for sampler in SAMPLERS] + [("ace-small", "uniform")]
+
+
+@pytest.mark.parametrize(("agent", "sampler"), TRACES)
 def test_traces(agent, sampler):
     path, found = FOLDER / f"{agent}-{sampler}.json", compute(agent, sampler)
     if "RLKIT_WRITE_TRACES" in os.environ:
