@@ -5,7 +5,7 @@
 Makes .venv-lingam, an environment of the package's own at pinned versions, if it is not there. A measurement is a
 process of its own on one thread; rounds are interleaved. `whole` is what the package does: the order of all columns
 and their effects on each other. `target`: the last column is a reward, and only the effects on it are wanted, as ACE
-needs them; `sink`: it is known to act on nothing. What is found must be the same, or the benchmark stops.
+needs them; `sink`: it is known to act on nothing. What a search finds must be the same, or the benchmark stops.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def direct_lingam(
     target: the search ends as soon as this variable is placed, and only the effects on it are estimated. They are those
         of the whole search: what comes later has none on it.
     residual: `causal-learn` (and ACE) divides a covariance with n - 1 by a variance with n, `lingam` has n in both. The
-        scores differ in their third digit, the orders hardly ever.
+        scores differ slightly, the orders hardly ever.
     refit: False is causal-learn, True the lingam package (adaptive_lasso says what it does).
     Tensors on a GPU are searched there, with residuals in float32 and means in float64.
     Raises ConfigError for another shape, too few rows or a target that is not a column.
