@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import gymnasium as gym
@@ -75,6 +76,52 @@ def test_weights_enter_target_and_actor_loss():
     found = agent.losses(rows, torch.Generator().manual_seed(3))
     torch.testing.assert_close(found["critic"], critic_loss)
     torch.testing.assert_close(found["actor"], actor_loss)
+
+
+def test_ten_updates_equal_a_plain_script():
+    """The update of the authors' code in plain torch: weighted densities, actor and targets every second time."""
+    agent = make_ace(NetworkConfig(hidden=(8, 8, 8), first_activation="elu", init="xavier"))
+    weight = torch.tensor([1.6, 0.4])
+    agent.weight.copy_(weight)
+    actor, critic, target = (copy.deepcopy(agent.networks[name]) for name in ("actor", "critic", "target_critic"))
+    log_temperature = torch.zeros((), requires_grad=True)
+    steppers = [torch.optim.Adam(part, 3e-4) for part in (actor.parameters(), critic.parameters(), [log_temperature])]
+    rng = torch.Generator()
+    rng.set_state(agent.sac.noise.get_state())
+
+    def step(loss, which):
+        steppers[which].zero_grad()
+        loss.backward(retain_graph=True)
+        steppers[which].step()
+
+    def sampled(observation):
+        mean, log_std = actor(observation)
+        normal = torch.distributions.Normal(mean, log_std.exp())
+        u = mean + log_std.exp() * torch.randn(mean.shape, generator=rng)
+        log_prob = normal.log_prob(u) - torch.log(3 * (1 - u.tanh() ** 2) + 1e-6)
+        return 3 * u.tanh() + 1, log_prob @ weight
+
+    for number in range(10):
+        rows = batch(number, discrete=False)
+        with torch.no_grad():
+            action, log_prob = sampled(rows["next", "observation"])
+            value = target(rows["next", "observation"], action).min(0).values - log_temperature.exp() * log_prob
+            y = rows["next", "reward"] + rows["discount"] * value
+        q = critic(rows["observation"], rows["action"])
+        step(((y - q[0]) ** 2).mean() + ((y - q[1]) ** 2).mean(), 1)
+        if number % 2 == 1:
+            action, log_prob = sampled(rows["observation"])
+            value = critic(rows["observation"], action).min(0).values
+            step((log_temperature.exp().detach() * log_prob - value).mean(), 0)
+            step(-(log_temperature * (log_prob.detach() - ACTIONS)).mean(), 2)
+            with torch.no_grad():
+                for old, new in zip(target.parameters(), critic.parameters(), strict=True):
+                    old.copy_(0.995 * old + 0.005 * new)
+        agent.update(rows)
+    for name, plain in (("actor", actor), ("critic", critic), ("target_critic", target)):
+        for found, wanted in zip(agent.networks[name].parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(agent.sac.log_temperature, log_temperature)
 
 
 def test_the_temperature_follows_the_weighted_entropy():
