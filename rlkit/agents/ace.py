@@ -1,11 +1,14 @@
 """ACE (Ji et al. 2024, arXiv:2402.14528): SAC whose entropy counts an action dimension by its effect on the reward.
 
-    H_c(pi(.|s)) = -E sum_i w_i log pi(a_i|s)
+With log pi_c(a|s) = sum_i w_i log pi(a_i|s), the losses are those of SAC (sac.py: `SAC._sample` weighs for all three):
 
-takes the place of the entropy in all three losses: critic target, actor and temperature (with the target entropy of
-SAC), so exploration goes where actions matter. Acting knows nothing of it. The weights come from the last `causal_rows`
-env steps: DirectLiNGAM on [observation | action | reward] gives the effect beta_i of each action dimension on the
-reward of the same step, and w = A softmax(beta). Until the first search w = 1, and ACE is SAC, bit for bit.
+    critics      mean (y - Q_k(s, a))^2,  y = r + D (min_k Q'_k(s', a') - temperature log pi_c(a'|s'))
+    actor        mean (temperature log pi_c(a|s) - min_k Q_k(s, a))
+    temperature  -mean log temperature (log pi_c(a|s) + target entropy)
+
+so exploration goes where actions matter; acting knows nothing of it. The weights come from the last `causal_rows` env
+steps: DirectLiNGAM on [observation | action | reward] gives the effect beta_i of each action dimension on the reward of
+the same step, and w = A softmax(beta). Until the first search w = 1, and ACE is SAC, bit for bit.
 The third part of ACE, the soft reset by gradient dormancy, is the intervention `ace_reset`, which the presets name.
 
 Defaults are the authors' code, which deviates from their paper: there the weight is the effect itself; here a strongly
@@ -39,6 +42,8 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.plasticity.protocols import Observer, UnitGraph
 from rlkit.replay.batch import Batch
 
+CausalSearch = Literal["direct_lingam", "sink", "none"]
+
 _CONSTANT_REWARD = 1e-12  # variance, reward units squared, below which there is no effect to be found
 
 
@@ -52,9 +57,7 @@ class ACEConfig(SACConfig):
     temperature_factor: losses.TemperatureFactor = "log_temperature"
     actor_period: int = 2
     target_period: int = 2
-    causal_search: Literal["direct_lingam", "sink", "none"] = (
-        "direct_lingam"  # sink: the reward is known to act on nothing
-    )
+    causal_search: CausalSearch = "direct_lingam"  # sink: the reward is known to act on nothing; none: all weights 1
     causal_period: int = 10_000  # env steps between searches
     causal_rows: int = 10_000  # env steps that a search reads, the latest; the first one waits for them
     causal_standardise: bool = False  # effects in standard deviations of the reward for one of the action
