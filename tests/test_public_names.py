@@ -24,6 +24,8 @@ PUBLIC = {
     "rlkit.agents.registry": ["find", "names"],
     "rlkit.agents.dqn": ["DQN", "DQNConfig", "EpsilonGreedy"],
     "rlkit.agents.sac": ["SAC", "SACConfig"],
+    "rlkit.agents.ace": ["ACE", "ACEConfig"],
+    "rlkit.causal": ["CausalModel", "adaptive_lasso", "direct_lingam", "regress_on_all"],
     "rlkit.plasticity.protocols": [
         "Consumer", "Intervention", "LedgerEvent", "Measurement", "Observer", "Penalty", "Progress", "ReplayRatio",
         "UnitGraph", "UnitLayer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlkit.core.seeding import SeedTree
-from rlkit.core.typing import State
+from rlkit.core.typing import Array, FloatArray, State
 from rlkit.plasticity.protocols import AfterStep, Consumer, Observer, Penalty, UnitGraph
 from rlkit.replay.batch import Batch
 
@@ -54,6 +54,17 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: State) -> None:
         """Continue a stored agent."""
+
+
+@runtime_checkable
+class WatchesSteps(Protocol):
+    """An agent that sees every env step, and not only batches of them."""
+
+    def watch(self, observation: Array, action: Array, reward: FloatArray) -> None:
+        """Called after each step, before the updates it earns; the arrays may be reused afterwards.
+
+        observation [E, *obs] as `act` receives it, the action taken there, reward [E] raw.
+        """
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from rlkit.core.shapes import check_shapes
+
+TemperatureFactor = Literal["temperature", "log_temperature"]
 
 
 def q_target(reward: Tensor, discount: Tensor, next_q: Tensor, next_q_select: Tensor) -> Tensor:
@@ -72,14 +76,41 @@ def sac_actor(log_prob: Tensor, q: Tensor, temperature: Tensor) -> Tensor:
     return (temperature * log_prob - q.amin(0)).mean()
 
 
-def sac_temperature(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    """-mean_b temperature (log pi + target_entropy), temperature = exp(log_temperature).
+def sac_temperature(
+    log_temperature: Tensor, log_prob: Tensor, target_entropy: float, *, factor: TemperatureFactor = "temperature"
+) -> Tensor:
+    """-mean_b factor (log pi + target_entropy), factor = exp(log_temperature), or log_temperature itself.
 
-    Haarnoja et al. 2018b (arXiv:1812.05905), equation 18, on the logarithm (other ports multiply by the logarithm
-    itself). log_temperature: scalar. log_prob: [B] nats, its gradient is cut. Returns a scalar.
+    Haarnoja et al. 2018b (arXiv:1812.05905), equation 18, on the logarithm; many ports, ACE's code among them, multiply
+    by the logarithm itself, and the step no longer depends on the temperature.
+    log_temperature: scalar. log_prob: [B] nats, its gradient is cut. Returns a scalar.
     """
     check_shapes(log_temperature, "", log_prob, "B")
-    return -log_temperature.exp() * (log_prob.detach().mean() + target_entropy)
+    kappa = log_temperature if factor == "log_temperature" else log_temperature.exp()
+    return -kappa * (log_prob.detach().mean() + target_entropy)
+
+
+def action_log_prob(log_prob: Tensor, weight: Tensor | None) -> Tensor:
+    """sum_i w_i log pi(a_i|s), None = ones: the log-density of the action.
+
+    Other weights: minus the mean is the causality-weighted entropy of Ji et al. 2024 (arXiv:2402.14528) as their code
+    has it. log_prob: [B, A] nats. weight: [A] of sum A. Returns [B] nats.
+    """
+    if weight is None:
+        check_shapes(log_prob, "B A")
+        return log_prob.sum(-1)
+    check_shapes(log_prob, "B A", weight, "A")
+    return (log_prob * weight).sum(-1)
+
+
+def causal_weight(effect: Tensor, temperature: float) -> Tensor:
+    """w = A softmax(effect / temperature): sum A, mean 1.
+
+    Code of Ji et al. 2024 (arXiv:2402.14528), there with temperature 1; in the paper the weight is the effect itself.
+    effect: [A] of each action dimension on the reward. Returns [A].
+    """
+    check_shapes(effect, "A")
+    return len(effect) * torch.softmax(effect / temperature, -1)
 
 
 @torch.no_grad()

@@ -34,6 +34,14 @@ ENTRIES = (
         sources=("Mnih et al. 2015, doi:10.1038/nature14236", "van Hasselt et al. 2016, arXiv:1509.06461"),
     ),
     Entry(
+        name="ace",
+        summary="SAC that explores where actions act on the reward",
+        actions="continuous",
+        module="rlkit.agents.ace",
+        config="ACEConfig",
+        sources=("Ji et al. 2024, arXiv:2402.14528", "Shimizu et al. 2011, arXiv:1101.2489"),
+    ),
+    Entry(
         name="sac",
         summary="Soft actor-critic with twin critics and a learned temperature",
         actions="continuous",

@@ -1,8 +1,8 @@
 """SAC (Haarnoja et al. 2018, arXiv:1801.01290) with a learned temperature (arXiv:1812.05905).
 
-One update, in this order: both critics on one target; every `actor_period`-th update `actor_period` times an actor
-and a temperature step, on the critics just stepped; the target critics last. The temperature of the critic and actor
-losses is the one before its own step.
+One update, in this order: both critics on one target; every `actor_period`-th update `actor_steps` times an actor and
+a temperature step, on the critics just stepped; every `target_period`-th update the target critics. The temperature of
+the critic and actor losses is the one before its own step.
 
 Defaults are SimBa's plain SAC (target entropy -A/2, log standard deviation squashed into [-10, 2]). Deviates from the
 paper: no 1/2 in the critic loss; weights start fan-in uniform; the temperature step reuses the actor step's log-density
@@ -27,7 +27,7 @@ from rlkit.agents.steps import frozen, watching, with_penalties
 from rlkit.agents.units import chain, hidden_layers, read_by
 from rlkit.core.errors import ConfigError, require
 from rlkit.core.typing import State
-from rlkit.nn.actor_critic import GaussianActor, TwinCritic
+from rlkit.nn.actor_critic import GaussianActor, LogStdBound, TwinCritic
 from rlkit.nn.adam import adam_step, clear_gradients
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.distributions import squashed_gaussian_log_prob
@@ -45,9 +45,13 @@ class SACConfig:
     tau: float = 0.005  # share of the online critics that enters the target critics at each update
     log_std_min: float = -10.0
     log_std_max: float = 2.0
+    log_std_bound: LogStdBound = "squash"  # into that range, by a tanh; or clip
     initial_temperature: float = 1.0
     target_entropy_scale: float = 0.5  # target entropy = -scale * A, nats
-    actor_period: int = 1  # updates between actor phases; each phase takes as many actor steps
+    temperature_factor: losses.TemperatureFactor = "temperature"  # of its loss; log_temperature: as many ports have it
+    actor_period: int = 1  # updates between actor phases
+    actor_steps: int = 1  # of a phase
+    target_period: int = 1  # updates between steps of the target critics
 
     def __post_init__(self) -> None:
         for key in ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate"):
@@ -55,7 +59,8 @@ class SACConfig:
         require(0 < self.tau <= 1, "agent.tau", self.tau, "above 0, up to 1")
         require(self.log_std_min < self.log_std_max, "agent.log_std_min", self.log_std_min, "below agent.log_std_max")
         require(self.initial_temperature > 0, "agent.initial_temperature", self.initial_temperature, "above 0")
-        require(self.actor_period >= 1, "agent.actor_period", self.actor_period, "1 or more")
+        for key in ("actor_period", "actor_steps", "target_period"):
+            require(getattr(self, key) >= 1, f"agent.{key}", getattr(self, key), "1 or more")
 
 
 class SAC:
@@ -84,6 +89,7 @@ class SAC:
         self.readers: dict[str, tuple[Consumer, ...]] = {}
         self.scale, self.bias, self.noise, self.config, self.updates = scale, bias, noise, config, 0
         self.target_entropy = -config.target_entropy_scale * len(scale)
+        self.entropy_weight: Tensor | None = None  # [A] of the action's dimensions, None = ones; ACE's are causal
         self._graph = UnitGraph(
             chain(self.networks, hidden_layers(actor.trunk, "actor.trunk"), "actor.head")
             + chain(self.networks, hidden_layers(critic.trunk, "critic.trunk"), "critic.head")
@@ -108,9 +114,10 @@ class SAC:
         metrics, td_size = self._critic_step(batch, observation, observe)
         self.updates += 1
         if self.updates % self.config.actor_period == 0:
-            for _ in range(self.config.actor_period):
+            for _ in range(self.config.actor_steps):
                 metrics |= self._actor_step(observation, observe)
-        losses.polyak_update(self.networks["target_critic"], self.networks["critic"], self.config.tau)
+        if self.updates % self.config.target_period == 0:
+            losses.polyak_update(self.networks["target_critic"], self.networks["critic"], self.config.tau)
         return Update(metrics, priority=td_size)
 
     def _critic_step(
@@ -145,7 +152,9 @@ class SAC:
         temperature = self.log_temperature.detach().exp()
         loss, log_prob = self._actor_loss(observation, temperature, self.noise, observe)
         loss = with_penalties(loss, "actor", self.penalties, self.networks)
-        temperature_loss = losses.sac_temperature(self.log_temperature, log_prob, self.target_entropy)
+        temperature_loss = losses.sac_temperature(
+            self.log_temperature, log_prob, self.target_entropy, factor=self.config.temperature_factor
+        )
         temperature_loss = with_penalties(temperature_loss, "temperature", self.penalties, self.networks)
         self._step({"actor": loss, "temperature": temperature_loss}, observe)
         return {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": temperature}
@@ -174,12 +183,12 @@ class SAC:
                 hook(name)
 
     def _sample(self, observation: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """observation [B, O] -> reparameterised action [B, A] and its log-density [B]."""
+        """observation [B, O] -> reparameterised action [B, A] and its log-density [B], weighted by dimension."""
         mean, log_std = self.networks["actor"](observation)
         noise = torch.randn(mean.shape, generator=rng, device=mean.device)
         u = torch.addcmul(mean, log_std.exp(), noise)  # mean + std * noise
-        log_prob = squashed_gaussian_log_prob(noise, log_std, u, self.scale).sum(-1)
-        return torch.addcmul(self.bias, u.tanh(), self.scale), log_prob
+        log_prob = squashed_gaussian_log_prob(noise, log_std, u, self.scale)  # [B, A]
+        return torch.addcmul(self.bias, u.tanh(), self.scale), losses.action_log_prob(log_prob, self.entropy_weight)
 
     def unit_graph(self) -> UnitGraph:
         """Hidden layers of the actor and of both critics; a critic's activations are [2, B, units]."""
@@ -222,19 +231,19 @@ class SAC:
         self.updates = state["updates"]
 
 
-def build(inputs: AgentInputs, config: SACConfig, network: NetworkConfig) -> SAC:
-    """A SAC for these spaces."""
-    scale, bias = action_range(inputs.action_space, "sac")
+def build(inputs: AgentInputs, config: SACConfig, network: NetworkConfig, *, name: str = "sac") -> SAC:
+    """A SAC for these spaces; `name`: of the agent in messages."""
+    scale, bias = action_range(inputs.action_space, name)
     if inputs.observation_dtype != "float32":
         raise ConfigError(
-            f"sac cannot read {inputs.observation_dtype} observations of shape {list(inputs.observation_shape)}",
+            f"{name} cannot read {inputs.observation_dtype} observations of shape {list(inputs.observation_shape)}",
             why="its networks are fully connected: they need a vector of floats, not images",
             fix="use --env.observation state",
         )
     observations, actions = math.prod(inputs.observation_shape), len(scale)
     rng = inputs.seeds.torch_generator("agent.weights")  # on the CPU: the same weights on every device
     log_std_range = (config.log_std_min, config.log_std_max)
-    actor = GaussianActor(observations, actions, network, log_std_range, rng)
+    actor = GaussianActor(observations, actions, network, log_std_range, rng, log_std_bound=config.log_std_bound)
     critic = TwinCritic(observations, actions, network, rng)
     noise = inputs.seeds.torch_generator("agent.noise", device=inputs.device)
     device = inputs.device

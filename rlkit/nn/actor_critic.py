@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,8 @@ from rlkit.nn.distributions import bounded_log_std
 from rlkit.nn.ensemble import EnsembleLinear
 from rlkit.nn.init import linear
 from rlkit.nn.torsos import make_trunk
+
+LogStdBound = Literal["squash", "clip"]
 
 
 class GaussianActor(nn.Module):
@@ -22,15 +26,21 @@ class GaussianActor(nn.Module):
         network: NetworkConfig,
         log_std_range: tuple[float, float],
         rng: torch.Generator,
+        *,
+        log_std_bound: LogStdBound = "squash",
     ) -> None:
         super().__init__()
-        self.log_std_range = log_std_range
+        self.log_std_range, self.log_std_bound = log_std_range, log_std_bound
         self.trunk, features = make_trunk(inputs, network, rng)
-        self.head = linear(features, 2 * actions, rng)  # rows 0..A-1: mean, A..2A-1: log standard deviation
+        self.head = linear(
+            features, 2 * actions, rng, network.init
+        )  # rows 0..A-1: mean, A..2A-1: log standard deviation
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """log standard deviation is squashed into its range, never clipped: a clip has no gradient outside."""
+        """log standard deviation is squashed into its range, or clipped to it: a clip has no gradient outside."""
         mean, raw_log_std = self.head(self.trunk(observation)).chunk(2, dim=-1)
+        if self.log_std_bound == "clip":
+            return mean, raw_log_std.clamp(*self.log_std_range)
         return mean, bounded_log_std(raw_log_std, *self.log_std_range)
 
 
@@ -43,7 +53,7 @@ class TwinCritic(nn.Module):
     def __init__(self, inputs: int, actions: int, network: NetworkConfig, rng: torch.Generator) -> None:
         super().__init__()
         self.trunk, features = make_trunk(inputs + actions, network, rng, copies=2)
-        self.head = EnsembleLinear(2, features, 1, rng)
+        self.head = EnsembleLinear(2, features, 1, rng, network.init)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """The hidden layers have the shape [2, B, units]."""

@@ -6,23 +6,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlkit.nn.init import fan_in_uniform_
+from rlkit.nn.config import Init
+from rlkit.nn.init import fan_in_uniform_, xavier_uniform_
 
 
 class EnsembleLinear(nn.Module):
     """K independent linear layers. weight: [K, out, in], bias: [K, out], each copy laid out as in `nn.Linear`."""
 
-    def __init__(self, copies: int, inputs: int, outputs: int, rng: torch.Generator) -> None:
+    def __init__(self, copies: int, inputs: int, outputs: int, rng: torch.Generator, init: Init = "fan_in") -> None:
         super().__init__()
-        self.copies, self.in_features, self.out_features = copies, inputs, outputs
+        self.copies, self.in_features, self.out_features, self.init = copies, inputs, outputs, init
         self.weight = nn.Parameter(torch.empty(copies, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(copies, outputs))
         self.reset_parameters(rng)
 
     def reset_parameters(self, rng: torch.Generator | None = None) -> None:
         """New values, from torch's global generator if none is given, as in torch's own layers."""
-        fan_in_uniform_(self.weight, self.in_features, rng)
-        fan_in_uniform_(self.bias, self.in_features, rng)
+        if self.init == "xavier":
+            xavier_uniform_(self.weight, self.in_features, self.out_features, rng)
+            nn.init.zeros_(self.bias)
+        else:
+            fan_in_uniform_(self.weight, self.in_features, rng)
+            fan_in_uniform_(self.bias, self.in_features, rng)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [K, B, in] -> [K, B, out].

@@ -52,7 +52,7 @@ class ConvTorso(nn.Sequential):
     ) -> None:
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         for number, (outputs, kernel, stride) in enumerate(layers, start=1):
-            modules[f"conv{number}"] = convolution(channels, outputs, kernel, stride, rng)
+            modules[f"conv{number}"] = convolution(channels, outputs, kernel, stride, rng, network.init)
             if network.layer_norm:
                 modules[f"norm{number}"] = nn.GroupNorm(1, outputs)
             modules[f"act{number}"] = activation = make_activation(network.activation, axis=-3)
@@ -116,11 +116,14 @@ def make_trunk(
         inputs = 2 * network.fourier_features
     for number, units in zip(itertools.count(0, 2), network.hidden):
         modules[f"{number}"] = (
-            linear(inputs, units, rng) if copies is None else EnsembleLinear(copies, inputs, units, rng)
+            linear(inputs, units, rng, network.init)
+            if copies is None
+            else EnsembleLinear(copies, inputs, units, rng, network.init)
         )
         if network.layer_norm:
             modules[f"norm{number}"] = nn.LayerNorm(units) if copies is None else EnsembleLayerNorm(copies, units)
-        modules[f"{number + 1}"] = activation = make_activation(network.activation)
+        name = network.first_activation if number == 0 and network.first_activation else network.activation
+        modules[f"{number + 1}"] = activation = make_activation(name)
         inputs = units * outputs_per_unit(activation)
     return nn.Sequential(modules), inputs
 
@@ -132,7 +135,7 @@ class QNetwork(nn.Module):
         super().__init__()
         self.torso, features = make_torso(shape, network, rng)
         self.trunk, features = make_trunk(features, network, rng)
-        self.head = linear(features, actions, rng)
+        self.head = linear(features, actions, rng, network.init)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Values in the units of the n-step return."""

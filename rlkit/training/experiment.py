@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit.agents.agent import WatchesSteps
 from rlkit.configs.parse import dump
 from rlkit.configs.schema import RunConfig
 from rlkit.core.errors import NumericError, ResumeError
@@ -53,6 +54,7 @@ class Experiment:
         self.env = make_env(config.env, seeds, "env")
         self.stacker = make_stacker(self.env.spec)
         self.agent = make_agent(config, self.env.spec, seeds)  # before replay, which may have kernels to compile
+        self._watching = self.agent if isinstance(self.agent, WatchesSteps) else None
         self.replay = make_replay(config, self.env.spec, seeds)
         self.plasticity = Plasticity(config, self.agent, self.replay, seeds)
         self.schedule = UpdateSchedule(config.learning_starts)
@@ -77,6 +79,8 @@ class Experiment:
         action = self._act()
         step = self.env.step(action)
         self.replay.add(self._observation, action, step)
+        if self._watching is not None:
+            self._watching.watch(self.stacker.observation, action, step.reward)
         self.log.add_episodes(step.episodes)
         np.copyto(self._observation, step.observation)
         self.stacker.push(step)

@@ -22,6 +22,7 @@ from rlkit.plasticity import interventions, replay_ratio
 from rlkit.replay import samplers
 
 _SHORT = {"env": "env.id"}
+_CURES = "plasticity.interventions"
 
 
 def resolve(
@@ -72,8 +73,9 @@ def _build(layers: list[Layer]) -> RunConfig:
     algorithm = find(_last(layers, "algorithm"))
     sampler = samplers.find(str(_last(layers, "replay.sampler", ReplayConfig.sampler)))
     ratio = replay_ratio.find(str(_last(layers, "plasticity.replay_ratio", PlasticityConfig.replay_ratio)))
-    chosen = _last(layers, "plasticity.interventions", PlasticityConfig.interventions)
+    chosen = _last(layers, _CURES, PlasticityConfig.interventions)
     cures = tuple(str(name) for name in chosen) if isinstance(chosen, list | tuple) else ()
+    layers = _without_dropped(layers, cures)
     parts = {
         "agent": algorithm.config,
         "network": algorithm.network,
@@ -82,6 +84,18 @@ def _build(layers: list[Layer]) -> RunConfig:
         "ratio": ratio.config,
     }
     return build(RunConfig, layers, parts)
+
+
+def _without_dropped(layers: list[Layer], cures: tuple[str, ...]) -> list[Layer]:
+    """`layers` without the settings of cures that a later layer has left out: they go with them."""
+    choosing = max((i for i, layer in enumerate(layers) if _CURES in layer), default=0)
+
+    def is_dropped(key: str) -> bool:
+        group, _, rest = key.partition(".")
+        return group == "intervention" and rest.partition(".")[0] not in cures
+
+    earlier = [{key: s for key, s in layer.items() if not is_dropped(key)} for layer in layers[:choosing]]
+    return [*earlier, *layers[choosing:]]
 
 
 @functools.cache  # two configs are equal only if their parts are of the same class
@@ -128,6 +142,9 @@ def check_resume(old: RunConfig, new: RunConfig, *, allow_all: bool) -> list[tup
 
 def _agent_layer(agent: str, family: str) -> dict[str, Setting]:
     layer = _for_family(read_named("", agent), family)
+    based_on = layer.pop("based_on", None)
+    if based_on is not None:
+        layer = _agent_layer(based_on.value, family) | layer
     if "algorithm" not in layer:
         raise ConfigError(
             f"configs/{agent}.yaml names no algorithm",

@@ -15,7 +15,7 @@ from rlkit.training.run_folder import RunFolder
 from rlkit.training.tree_files import crc32
 
 # Wall time is measured, not computed; everything else must agree.
-_MEASURED = {"wall_s"}
+_MEASURED = {"wall_s", "causal/wall_s"}
 
 
 def differing_leaves(left: Any, right: Any, path: str = "") -> list[str]:

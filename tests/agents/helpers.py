@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 from tensordict import TensorDict
 
-from rlkit.agents import dqn, sac
+from rlkit.agents import ace, dqn, sac
 from rlkit.agents.agent import Agent, AgentInputs, Update
 from rlkit.core.seeding import SeedTree
 from rlkit.nn.config import NetworkConfig
@@ -34,6 +34,12 @@ def make_dqn(
 def make_sac(network: NetworkConfig | None = None, seed: int = 0, **config: Any) -> sac.SAC:
     network = network or NetworkConfig(hidden=(8, 6))
     return sac.build(inputs(BOX, seeds=SeedTree(seed)), sac.SACConfig(**config), network)
+
+
+def make_ace(network: NetworkConfig | None = None, seed: int = 0, actions: int = ACTIONS, **config: Any) -> ace.ACE:
+    network = network or NetworkConfig(hidden=(8, 6))
+    space = gym.spaces.Box(-2.0, 4.0, (actions,))
+    return ace.build(inputs(space, seeds=SeedTree(seed)), ace.ACEConfig(**config), network)
 
 
 def batch(number: int, *, discrete: bool, shape: tuple[int, ...] = (FEATURES,), weighted: bool = False) -> Batch:
@@ -72,8 +78,9 @@ def learn(agent: Agent, updates: int, first: int = 0, shape: tuple[int, ...] = (
 
 def weights(agent: Agent) -> dict[str, torch.Tensor]:
     found = {name: value.clone() for name, value in agent.networks.state_dict().items()}
-    if isinstance(agent, sac.SAC):
-        found["log_temperature"] = agent.log_temperature.detach().clone()
+    base = agent.sac if isinstance(agent, ace.ACE) else agent
+    if isinstance(base, sac.SAC):
+        found["log_temperature"] = base.log_temperature.detach().clone()
     return found
 
 

@@ -1,13 +1,12 @@
-"""What every agent must do, DQN on vectors and images, SAC on vectors."""
+"""What every agent must do, DQN on vectors and images, SAC and ACE on vectors."""
 
 import pytest
 import torch
 
-from rlkit.agents.sac import SAC
 from rlkit.core.errors import ResumeError
 from rlkit.nn.config import NetworkConfig
 from rlkit.plasticity.protocols import Penalty
-from tests.agents.helpers import FEATURES, batch, learn, make_dqn, make_sac, same, weights
+from tests.agents.helpers import FEATURES, batch, learn, make_ace, make_dqn, make_sac, same, weights
 
 SMALL, NATURE = (4, 10, 10), (2, 36, 36)
 CASES = {
@@ -16,13 +15,18 @@ CASES = {
     "dqn-small-images": (lambda **k: make_dqn(SMALL, **k), SMALL),
     "dqn-nature": (lambda **k: make_dqn(NATURE, **k), NATURE),
     "sac": (make_sac, (FEATURES,)),
-    "sac-delayed": (lambda **k: make_sac(actor_period=2, **k), (FEATURES,)),
+    "sac-delayed": (lambda **k: make_sac(actor_period=2, actor_steps=2, **k), (FEATURES,)),
+    "ace": (make_ace, (FEATURES,)),
 }
 every_agent = pytest.mark.parametrize(("make", "shape"), CASES.values(), ids=CASES)
 
 
 def names_of(agent):
-    return ["critic", "actor", "temperature"] if isinstance(agent, SAC) else ["online"]
+    return ["online"] if is_discrete(agent) else ["critic", "actor", "temperature"]
+
+
+def is_discrete(agent):
+    return "online" in agent.networks
 
 
 def through_a_file(state):
@@ -66,7 +70,7 @@ def test_a_state_is_a_copy(make, shape):
     )
 
 
-@pytest.mark.parametrize("make", [make_dqn, make_sac])
+@pytest.mark.parametrize("make", [make_dqn, make_sac, make_ace])
 def test_a_state_of_another_network_is_refused(make):
     state = make(network=NetworkConfig(hidden=(9, 6))).state_dict()
     with pytest.raises(ResumeError, match="do not fit"):
@@ -121,16 +125,16 @@ class Recorder:
 def test_the_observer_sees_each_hidden_layer_once_and_changes_nothing(make, shape):
     watched, plain, seen = make(), make(), Recorder()
     for number in range(2):
-        rows = batch(number, discrete=not isinstance(plain, SAC), shape=shape)
+        rows = batch(number, discrete=is_discrete(plain), shape=shape)
         plain.update(rows)
         seen.activations.clear()
         watched.update(rows, seen)
     assert same(weights(watched), weights(plain))
 
-    phases = getattr(watched.config, "actor_period", 1)
+    steps = getattr(watched.config, "actor_steps", 1)
     graph = {layer.name: layer for layer in watched.unit_graph().layers}
     counts = {name: sum(layer == name for layer, _ in seen.activations) for name in graph}
-    assert counts == {name: phases if name.startswith("actor.") else 1 for name in graph}
+    assert counts == {name: steps if name.startswith("actor.") else 1 for name in graph}
     for name, value in seen.activations:
         layer = graph[name]
         assert value.shape[int(layer.ensemble > 1) + 1] == layer.units
@@ -178,12 +182,12 @@ def test_after_step_hears_the_loss_of_each_optimiser_step(make, shape):
     agent, heard = make(), []
     agent.after_step.append(heard.append)
     learn(agent, 2, shape=shape)
-    if not isinstance(agent, SAC):
+    if is_discrete(agent):
         assert heard == ["online"] * 2
     elif agent.config.actor_period == 1:
         assert heard == ["critic", "actor", "temperature"] * 2
     else:
-        assert heard == ["critic", "critic", *["actor", "temperature"] * 2]
+        assert heard == ["critic", "critic", *["actor", "temperature"] * agent.config.actor_steps]
 
 
 @every_agent
@@ -203,12 +207,12 @@ def test_metrics_are_scalars_without_gradient_and_priorities_fit(make, shape):
 @every_agent
 def test_a_nan_reward_shows_in_the_loss(make, shape):
     agent = make()
-    rows = batch(0, discrete=not isinstance(agent, SAC), shape=shape)
+    rows = batch(0, discrete=is_discrete(agent), shape=shape)
     rows["next", "reward"][3] = float("nan")
     assert torch.isnan(agent.update(rows).metrics["loss"])
 
 
-@pytest.mark.parametrize("make", [make_dqn, make_sac])
+@pytest.mark.parametrize("make", [make_dqn, make_sac, make_ace])
 def test_importance_weights_scale_the_step_but_not_the_priority(make):
     agent, weighted = make(), make()
     discrete = make is make_dqn
@@ -217,7 +221,7 @@ def test_importance_weights_scale_the_step_but_not_the_priority(make):
     assert not same(weights(agent), weights(weighted))
 
 
-@pytest.mark.parametrize("make", [make_dqn, make_sac])
+@pytest.mark.parametrize("make", [make_dqn, make_sac, make_ace])
 @pytest.mark.parametrize("network", [NetworkConfig(hidden=(8,)), NetworkConfig(hidden=(8, 6), activation="silu")])
 def test_each_network_setting_changes_the_networks(make, network):
     plain, agent = make(), make(network=network)

@@ -75,6 +75,45 @@ def test_temperature_falls_when_entropy_is_above_its_target():
     assert log_temperature.grad.item() == pytest.approx(2.0)  # a positive slope: descent lowers the temperature
 
 
+def test_temperature_step_on_the_logarithm_golden():
+    log_temperature = torch.tensor(math.log(0.5), requires_grad=True)
+    loss = losses.sac_temperature(log_temperature, torch.tensor([-4.0, -2.0]), -1.0, factor="log_temperature")
+    assert loss.item() == pytest.approx(4 * math.log(0.5))  # -ln(.5) * (-3 - 1)
+    loss.backward()
+    assert log_temperature.grad.item() == pytest.approx(4.0)  # whatever the temperature
+
+
+def test_weighted_log_prob_golden():  # rows 2 and 3 of the specification's densities as one action
+    log_prob = torch.tensor([[-0.384624, -1.093063]])
+    assert losses.action_log_prob(log_prob, None).item() == pytest.approx(-1.477687)
+    weight = torch.tensor([1.500520, 0.499480])
+    assert losses.action_log_prob(log_prob, weight).item() == pytest.approx(-1.123099, abs=1e-6)
+    torch.testing.assert_close(losses.action_log_prob(log_prob, torch.ones(2)), log_prob.sum(-1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("effect", "weight"),
+    [
+        ([0.8, -0.3], [1.500520, 0.499480]),
+        ([0.8, -0.3, 0.0], [1.683313, 0.560326, 0.756361]),
+        ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+        ([-7.0], [1.0]),
+        ([1e4, -1e4], [2.0, 0.0]),
+    ],
+)
+def test_causal_weight_golden(effect, weight):
+    found = losses.causal_weight(torch.tensor(effect), 1.0)
+    torch.testing.assert_close(found, torch.tensor(weight), atol=2e-6, rtol=0)
+    assert found.sum().item() == pytest.approx(len(effect))
+
+
+def test_causal_weights_depend_on_the_units_of_the_reward():  # as the specification measured them
+    effect = torch.tensor([1.5, 0.0, -0.5])
+    for units, weight in ((0.01, [1.01, 1.00, 0.99]), (1.0, [2.21, 0.49, 0.30]), (10.0, [3.00, 0.00, 0.00])):
+        torch.testing.assert_close(losses.causal_weight(units * effect, 1.0), torch.tensor(weight), atol=5e-3, rtol=0)
+    torch.testing.assert_close(losses.causal_weight(10 * effect, 10.0), losses.causal_weight(effect, 1.0))
+
+
 def test_polyak_golden():
     target, online = nn.Linear(1, 1), nn.Linear(1, 1)
     with torch.no_grad():
@@ -98,6 +137,9 @@ COLUMN, ROW = torch.ones(4, 1), torch.ones(4)
         lambda: losses.sac_target(ROW, ROW, torch.ones(2, 4), COLUMN, torch.tensor(1.0)),
         lambda: losses.sac_actor(COLUMN, torch.ones(2, 4), torch.tensor(1.0)),
         lambda: losses.sac_temperature(torch.tensor(0.0), COLUMN, 1.0),
+        lambda: losses.action_log_prob(ROW, None),
+        lambda: losses.action_log_prob(torch.ones(4, 2), torch.ones(4)),
+        lambda: losses.causal_weight(COLUMN, 1.0),
     ],
 )
 def test_column_vectors_are_refused(call):

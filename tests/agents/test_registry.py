@@ -35,11 +35,13 @@ def test_listing_imports_no_torch():
     ("name", "space", "words"),
     [
         ("sac", DISCRETE, ["sac cannot act in Discrete(2)", "use an agent for discrete actions: dqn"]),
-        ("dqn", BOX, ["dqn cannot act in Box", "use an agent for continuous actions: sac"]),
+        ("ace", DISCRETE, ["ace cannot act in Discrete(2)", "use an agent for discrete actions: dqn"]),
+        ("dqn", BOX, ["dqn cannot act in Box", "use an agent for continuous actions: ace, sac"]),
         ("dqn", gym.spaces.MultiDiscrete([2, 3]), ["dqn cannot act in MultiDiscrete", "with discrete actions"]),
         ("dqn", gym.spaces.Discrete(3, start=1), ["dqn cannot act in Discrete(3, start=1)", "starts at 0"]),
         ("sac", gym.spaces.Box(-1, 1, (2, 2)), ["sac cannot act in Box", "shape (A,)"]),
         ("sac", gym.spaces.Box(-np.inf, 1, (2,)), ["the unbounded Box", "every bound must be finite"]),
+        ("ace", gym.spaces.Box(-np.inf, 1, (2,)), ["ace cannot act in the unbounded Box"]),
     ],
 )
 def test_a_space_that_does_not_fit_is_named_with_the_way_out(name, space, words):

@@ -20,7 +20,11 @@ OTHER_VALUES = {
     "log_std_max": 1.0,
     "initial_temperature": 0.1,
     "target_entropy_scale": 4.0,
+    "log_std_bound": "clip",
+    "temperature_factor": "log_temperature",
     "actor_period": 2,
+    "actor_steps": 2,
+    "target_period": 2,
 }
 
 
@@ -37,12 +41,16 @@ def test_each_setting_changes_what_is_learned(field):
         "temperature_learning_rate": "log_temperature",
         "tau": "target_critic",
         "target_entropy_scale": "log_temperature",
+        "temperature_factor": "log_temperature",
+        "actor_steps": "actor",
+        "target_period": "target_critic",
     }
     assert first_touched.get(field, "critic") in touched
 
 
 @pytest.mark.parametrize(
-    "setting", [{"tau": 0.0}, {"log_std_min": 3.0}, {"initial_temperature": 0.0}, {"actor_period": 0}]
+    "setting",
+    [{"tau": 0.0}, {"log_std_min": 3.0}, {"initial_temperature": 0.0}, {"actor_period": 0}, {"target_period": 0}],
 )
 def test_impossible_settings_are_refused(setting):
     with pytest.raises(ConfigError, match=f"agent.{next(iter(setting))} is"):
@@ -95,7 +103,7 @@ def test_the_target_moves_by_tau_towards_the_critic_after_its_step():
 
 
 def test_a_delayed_actor_rests_then_steps_twice():
-    agent = make_sac(actor_period=2)
+    agent = make_sac(actor_period=2, actor_steps=2)
     steps = []
     agent.after_step.append(steps.append)
     first = learn(agent, 1)
@@ -103,6 +111,19 @@ def test_a_delayed_actor_rests_then_steps_twice():
     second = learn(agent, 1, first=1)
     assert "actor_loss" in second.metrics
     assert steps.count("actor") == steps.count("temperature") == steps.count("critic") == 2
+
+
+def test_delayed_targets_rest_then_step_once():
+    agent = make_sac(tau=0.25, target_period=2)
+    before = weights(agent)
+    learn(agent, 1)
+    still = weights(agent)
+    learn(agent, 1, first=1)
+    after = weights(agent)
+    for name in (name for name in before if name.startswith("target_critic.")):
+        assert torch.equal(still[name], before[name])
+        online = after[name.removeprefix("target_")]
+        torch.testing.assert_close(after[name], 0.75 * before[name] + 0.25 * online)
 
 
 def test_the_temperature_goes_where_the_entropy_target_says():

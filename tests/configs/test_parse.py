@@ -40,6 +40,32 @@ def test_family_section_of_an_agent_applies_to_its_family_only():
     assert resolve("dqn", "ALE/Pong-v5").replay.reward_clip == 1.0
 
 
+def test_an_agent_based_on_another_changes_what_it_says_alone():
+    official = resolve("ace-official", "dmc/walker-walk")
+    assert official.env.action_repeat == 1  # of its section for the family, kept
+    for name, changed in {
+        "ace-sink": {"name", "agent.causal_search", "agent.causal_standardise"},
+        "ace-nocausal": {"name", "agent.causal_search"},
+        "ace-noreset": {
+            "name", "plasticity.interventions",
+            *(f"intervention.ace_reset.{key}" for key in ("every", "dormancy_threshold", "keep_min", "keep_max")),
+        },
+    }.items():  # fmt: skip
+        assert {key for key, _, _ in difference(official, resolve(name, "dmc/walker-walk"))} == changed
+    origins = resolve_with_origins("ace-sink", "dmc/walker-walk")[1]
+    assert origins["replay.batch_size"].startswith("configs/ace-official.yaml:")
+
+
+def test_settings_of_a_cure_go_with_it():
+    assert resolve("ace-small", "gym/Pendulum-v1").intervention.ace_reset.every == 10_000
+    without = resolve("ace-small", "gym/Pendulum-v1", flags={"plasticity.interventions": "[redo]"})
+    assert without.plasticity.interventions == ("redo",)
+    assert not hasattr(without.intervention, "ace_reset")
+    flags = {"plasticity.interventions": "[]", "intervention.ace_reset.every": 5}
+    with pytest.raises(ConfigError, match=r"unknown key intervention\.ace_reset"):  # said at the same place
+        resolve("ace-small", "gym/Pendulum-v1", flags=flags)
+
+
 @pytest.mark.parametrize("family", ENVS)
 @pytest.mark.parametrize("agent", available(""))
 @pytest.mark.parametrize("preset", [None, *available("presets")])
@@ -120,7 +146,11 @@ OUT_OF_RANGE = {
     "sac": {
         "agent.actor_learning_rate": [0, ".nan"], "agent.critic_learning_rate": [-1],
         "agent.temperature_learning_rate": [".inf"], "agent.tau": [0, 1.1], "agent.actor_period": [0],
-        "agent.initial_temperature": [0],
+        "agent.initial_temperature": [0], "agent.actor_steps": [0], "agent.target_period": [0],
+    },
+    "ace-small": {
+        "agent.tau": [0], "agent.causal_period": [0], "agent.causal_rows": [-1],
+        "agent.causal_temperature": [0, ".nan", ".inf"],
     },
 }  # fmt: skip
 

@@ -13,7 +13,8 @@ from rlkit.nn.activations import make_activation, outputs_per_unit
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.ensemble import EnsembleLayerNorm, EnsembleLinear
 from rlkit.nn.fourier import FourierFeatures
-from rlkit.nn.torsos import ConvTorso, QNetwork
+from rlkit.nn.init import convolution, linear
+from rlkit.nn.torsos import ConvTorso, QNetwork, make_trunk
 from rlkit.plasticity.unit_graph import check_graph
 from tests.agents.helpers import FEATURES, batch, learn, make_dqn, make_sac, same, weights
 
@@ -29,6 +30,8 @@ OPTIONS = {
     "crelu": {"activation": "crelu"},
     "fourier": {"activation": "fourier"},
     "crelu, layer_norm": {"activation": "crelu", "layer_norm": True},
+    "first_activation": {"first_activation": "elu"},
+    "xavier": {"init": "xavier"},
     "fourier_features": {"fourier_features": 5, "fourier_scale": 0.3, "layer_norm": True},
 }
 CASES = [
@@ -97,6 +100,28 @@ def test_fourier_features_golden():  # W = (0.25, 0): a quarter of a cycle at x 
     assert not torch.equal(wide.weight, before)
 
 
+@pytest.mark.parametrize("at_start", [True, False])
+def test_xavier_uniform_weights_fill_their_bound(at_start):  # sqrt(6 / (fan_in + fan_out))
+    layers = {
+        0.1: linear(250, 350, rng(), "xavier"),
+        0.2: EnsembleLinear(2, 100, 50, rng(), "xavier"),
+        0.05: convolution(200, 400, 2, 1, rng(), "xavier"),
+    }
+    for bound, layer in layers.items():
+        if not at_start:
+            before = layer.weight.clone()
+            layer.bias.data.fill_(1.0)
+            layer.reset_parameters()
+            assert not torch.equal(layer.weight, before)
+        assert bound * 0.999 < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+
+
+def test_only_the_first_layer_has_the_first_activation():
+    trunk, _ = make_trunk(3, NetworkConfig(hidden=(4, 5, 6), first_activation="elu"), rng())
+    assert [type(layer) for layer in trunk][1::2] == [nn.ELU, nn.ReLU, nn.ReLU]
+
+
 def test_ensemble_linear_draws_new_weights():
     layer, twin = EnsembleLinear(2, 3, 4, rng()), EnsembleLinear(2, 3, 4, rng(1))
     twin.reset_parameters(rng())
@@ -132,8 +157,8 @@ def test_a_wrong_offset_of_the_second_half_is_found():
 def test_every_option_learns_and_resumes(make, shape, option):
     network = NetworkConfig(hidden=(8, 6), **option)
     whole, plain = make(network=network), make()
+    learn(whole, 1, shape=shape), learn(plain, 1, shape=shape)
     assert not same(weights(whole), weights(plain))
-    learn(whole, 1, shape=shape)
     state = whole.state_dict()
     before = weights(whole)
     learn(whole, 2, first=1, shape=shape)

@@ -110,6 +110,17 @@ def test_actor_returns_mean_and_bounded_log_std():
     assert ((log_std > -10) & (log_std < 2)).all()
 
 
+def test_a_clipped_log_std_has_no_gradient_outside_of_its_range():
+    actor = GaussianActor(3, 2, NetworkConfig(hidden=(4,)), (-20.0, 2.0), rng(), log_std_bound="clip")
+    with torch.no_grad():
+        actor.head.weight.zero_()
+        actor.head.bias.copy_(torch.tensor([0.0, 0.0, 7.0, -3.0]))
+    _, log_std = actor(torch.ones(1, 3))
+    assert log_std.tolist() == [[2.0, -3.0]]
+    log_std.sum().backward()
+    assert actor.head.bias.grad.tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
 def test_nature_network_has_the_published_number_of_parameters():
     network = QNetwork((4, 84, 84), 6, NATURE, rng())
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_687_206

@@ -13,7 +13,7 @@ from rlkit.report.run_data import dormant, load_run, scored_units
 from rlkit.report.server import ReportServer
 from rlkit.report.statistics import interquartile_mean
 from tests.report.chromium import PROGRAM, Page
-from tests.report.made_up import make_run
+from tests.report.made_up import make_run, write_lines
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no chromium, chromium-browser or google-chrome on the path")
 
@@ -264,6 +264,25 @@ def test_pages_of_runs_that_lack_something(tmp_path, narrow, what):
     assert narrow.run("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"  # dark
     assert narrow.errors == []
     assert narrow.requests == []
+
+
+def test_causal_weights_are_drawn_where_a_search_told_them(tmp_path, narrow):
+    path = make_run(tmp_path / "run")
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line, weight in ((lines[2], 1.25), (lines[5], 0.5)):
+        line |= {"causal/weight_0": weight, "causal/weight_1": 2 - weight, "causal/effect_0": 0.1}
+    write_lines(path / "metrics.jsonl", lines)
+    write_report([load_run(path)], tmp_path / "report.html")
+    narrow.open(tmp_path / "report.html")
+    assert table(narrow, "causal-weights") == [
+        ["env step", "causal/weight_0", "causal/weight_1"], ["300", "1.25", "0.75"], ["600", "0.5", "1.5"],
+    ]  # fmt: skip
+    drawn = narrow.run("document.querySelector('#figure-causal-weights .plot').data.map((each) => [each.name, each.y])")
+    assert drawn == [["dimension 0", [1.25, 0.5]], ["dimension 1", [0.75, 1.5]]]
+    assert narrow.errors == []
+    write_report([load_run(make_run(tmp_path / "another"))], tmp_path / "report.html")
+    narrow.open(tmp_path / "report.html")
+    assert narrow.run("document.getElementById('figure-causal-weights')") is None
 
 
 def test_shared_plotly_is_read_from_beside_the_page_and_its_absence_is_said(tmp_path, narrow):

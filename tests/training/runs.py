@@ -15,6 +15,17 @@ SHORT = {
     "dqn-atari": ("dqn", "ALE/Pong-v5", {"env_steps": 160, "replay.capacity": 100, "replay_ratio": "1/4"}),
     "sac-dmc": ("sac", "dmc/cartpole-swingup", {"env_steps": 300, "replay.capacity": 200}),
     "sac-gym": ("sac", "gym/Pendulum-v1", {"env_steps": 600, "replay.capacity": 300}),
+    "ace-gym": (
+        "ace-small",
+        "gym/Pendulum-v1",
+        {
+            "env_steps": 500,
+            "replay.capacity": 300,
+            "agent.causal_period": 120,
+            "agent.causal_rows": 100,
+            "intervention.ace_reset.every": 150,
+        },
+    ),
 }
 COMMON = {
     "learning_starts": 60,
@@ -31,7 +42,7 @@ def config(case: str, **overrides: object) -> RunConfig:
     """The settings of a case of SHORT; keys of `overrides` use __ for the dot."""
     agent, env, own = SHORT[case]
     settings = {**COMMON, **own, **{key.replace("__", "."): value for key, value in overrides.items()}}
-    if agent == "sac":
+    if agent != "dqn":
         settings.setdefault("random_steps", 40)
     return resolve(agent, env, flags=settings)
 

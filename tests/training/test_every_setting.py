@@ -72,6 +72,8 @@ CHANGES = {
     "env.episode_cap": ("dqn", "ALE/Breakout-v5", ATARI, 200),
     "network.hidden": ("dqn", "tiny/pixels", {}, [17]),
     "network.activation": ("dqn", "tiny/pixels", {}, "tanh"),
+    "network.first_activation": ("dqn", "tiny/pixels", {"network.hidden": [16, 16]}, "tanh"),
+    "network.init": ("dqn", "tiny/pixels", {}, "xavier"),
     "network.layer_norm": ("dqn", "tiny/pixels", {}, True),
     "network.fourier_features": ("sac", "tiny/match", {}, 4),
     "network.fourier_scale": ("sac", "tiny/match", {"network.fourier_features": 4}, 1.0),
@@ -201,8 +203,13 @@ CHANGES = {
     "sac agent.log_std_max": ("sac", "tiny/match", {}, 1.0),
     "sac agent.initial_temperature": ("sac", "tiny/match", {}, 0.1),
     "sac agent.target_entropy_scale": ("sac", "tiny/match", {}, 2.0),
+    "sac agent.log_std_bound": ("sac", "tiny/match", {}, "clip"),
+    "sac agent.temperature_factor": ("sac", "tiny/match", {}, "log_temperature"),
     "sac agent.actor_period": ("sac", "tiny/match", {}, 2),
+    "sac agent.actor_steps": ("sac", "tiny/match", {}, 2),
+    "sac agent.target_period": ("sac", "gym/Pendulum-v1", {}, 2),
 }
+# ACE has SAC's settings, too; what its own change needs two action dimensions: tests/agents/test_ace.py.
 
 
 def all_keys():

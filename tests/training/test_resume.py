@@ -97,6 +97,7 @@ PROCESSES += [
     for sampler in ("rr-c", "rr-m", "per")
     for case, env_steps in (("dqn-gym", 2000), ("sac-dmc", 600))
 ]
+PROCESSES += [pytest.param("ace-gym", 1600, "uniform", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("case", "env_steps", "sampler"), PROCESSES)

@@ -27,10 +27,20 @@ CASES = {
     # A cap of 240 frames: episodes of 60 steps end by it, so the trace has truncations, and lost lives.
     "dqn-pong": ("dqn", "ALE/Pong-v5", {**RANDOM_DQN, **SMALL, "env.episode_cap": 240}),
     "sac-walker": ("sac", "dmc/walker-walk", {**SMALL, "random_steps": 400, "replay.n_step": 3}),
+    "ace-small": (
+        "ace-small",
+        "tiny/match",
+        {
+            "random_steps": 400,
+            "network.hidden": [32, 32],
+            "agent.causal_period": 100,
+            "agent.causal_rows": 100,
+            "intervention.ace_reset.every": 150,
+        },
+    ),
 }
-REAL = ("dqn-pong", "sac-walker")
-TRACES = [(case, sampler) for case in CASES if case not in REAL for sampler in SAMPLERS]
-TRACES += [(case, "rr-c") for case in REAL]
+TRACES = [(case, sampler) for case in ("dqn", "sac") for sampler in SAMPLERS]
+TRACES += [("dqn-pong", "rr-c"), ("sac-walker", "rr-c"), ("ace-small", "uniform")]
 SAMPLER_SETTINGS = {
     "ere": {"sampler.rows_min": 10},  # fewer than the capacity
     "consume": {"sampler.max_visits": 16},  # 8 or 16 rows are drawn per env step: with one visit it would run dry

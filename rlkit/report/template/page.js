@@ -326,6 +326,20 @@
         return { columns: ["env step", "source", "what", "value"], rows: rows.sort((a, b) => a[0] - b[0]) };
       },
     });
+    causalFigure(box);
+  }
+
+  /** What ACE's searches found, where there are any. */
+  function causalFigure(box) {
+    const { metrics } = current, keys = Object.keys(metrics.values).filter((key) => /^causal\/weight_\d+$/.test(key));
+    if (!keys.length) return;
+    const told = [...metrics.step.keys()].filter((i) => metrics.values[keys[0]][i] !== null), at = (values) => told.map((i) => values[i]);
+    new Figure(box, {
+      name: "causal-weights", title: "Causal weights of the action dimensions",
+      note: () => "How much each dimension counts in the entropy, from one search to the next; their mean is 1.",
+      draw: (node) => plot(node, keys.map((key, k) => line(at(metrics.step), at(metrics.values[key]), key.replace("causal/weight_", "dimension "), { color: seriesColour(k), width: 1.3, shape: "hv" })), { height: 260, xaxis: steps(), yaxis: { title: { text: "weight" }, rangemode: "tozero" } }),
+      table: () => ({ columns: ["env step", ...keys], rows: told.map((i) => [metrics.step[i], ...keys.map((key) => metrics.values[key][i])]) }),
+    });
   }
 
   function dormantSection(box) {
