@@ -98,7 +98,7 @@ def evaluate_run(run: Path, *, episodes: int, video: bool, checkpoint: int | Non
     folder = RunFolder.open(run)
     config = load_config(run / "config.yaml")
     torch.set_num_threads(threads(config))
-    step, state, _, _ = CheckpointStore(run / "checkpoints", config.checkpoint.keep).load(checkpoint)
+    step, state, _, _ = CheckpointStore(run / "checkpoints", config.checkpoint.keep).load(checkpoint, rows=False)
     seeds = SeedTree(config.seed)
     probe = make_env(config.env, seeds, "shape", num_envs=1)
     agent = make_agent(config, probe.spec, seeds)
