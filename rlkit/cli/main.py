@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rlkit.core.errors import ConfigError, RlkitError, nearest
+from rlkit.core.errors import ConfigError, RlkitError, nearest, system_error
 
 COMMANDS = {
     "train": "train AGENT on an environment: rlkit train sac --env dmc/walker-walk",
@@ -52,16 +52,18 @@ def run(words: list[str]) -> int:
             )
         command = importlib.import_module(f"rlkit.cli.{words[0]}")
         status: int = command.main(words[1:])
-    except RlkitError as error:
-        if debug:
-            raise
-        print(error, file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `rlkit envs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (RlkitError, OSError) as error:
+        if debug:
+            raise
+        if isinstance(error, OSError):
+            error = system_error(error, why="the command stopped there; --debug shows where", fix="type it again")
+        print(error, file=sys.stderr)
+        return error.exit_code
     return status
 
 

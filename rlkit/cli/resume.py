@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from rlkit.cli.flags import one_positional, parse
@@ -38,17 +37,4 @@ def main(words: list[str]) -> int:
     for key, before, after in check_resume(old, new, allow_all=fork):
         print(f"changed: {key} {before} -> {after}")
     make_plan(new, runs, measure=False).check()
-    if fork:
-        run = fork_run(run)
-        print(f"forked into {run}")
-    return resume(run, new, break_lock="break-lock" in parsed.switches)
-
-
-def fork_run(run: Path) -> Path:
-    """A copy of a run folder beside it; the original stays as it is."""
-    for number in range(1, 1000):
-        target = run.with_name(f"{run.name}-fork{number}")
-        if not target.exists():
-            shutil.copytree(run, target, ignore=shutil.ignore_patterns("lock"))
-            return target
-    raise AssertionError(f"1,000 forks of {run}")
+    return resume(run, new, fork=fork, break_lock="break-lock" in parsed.switches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -63,6 +64,21 @@ class ReplayError(RlkitError):
     """Replay was asked for something that it cannot do; its content is unchanged."""
 
     code, exit_code = "replay", 2
+
+
+def system_error(error: OSError, *, why: str, fix: str) -> ResourceError:
+    """What the operating system refused, for a person: a full disk, a file that may not be written, ...
+
+    why: what has come of it. fix: what to type when the cause is gone.
+    """
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else error.strerror or str(error)
+    return ResourceError(
+        f"{what}: {error.filename}" if error.filename else what,
+        why=why,
+        fix=f"{'free disk space' if full else 'mend that'}, then {fix}",
+        see="docs/run_folder.md",
+    )
 
 
 def require(holds: bool, key: str, value: object, allowed: str, see: str = "docs/configuration.md") -> None:

@@ -148,6 +148,38 @@ def check_device(device: str) -> str:
     return device
 
 
+def check_spaces(old: RunConfig, new: RunConfig) -> None:
+    """Raise ConfigError if the environments of `new` have other spaces than those of the run that `old` made.
+
+    Networks and rows of replay are made for them.
+    """
+    if old.env == new.env:
+        return
+    sides = [_spaces(config) for config in (old, new)]
+    differing = [f"{name} {side} -> {sides[1][name]}" for name, side in sides[0].items() if side != sides[1][name]]
+    if differing:
+        changed = f"{old.env.id} -> {new.env.id}" if old.env.id != new.env.id else f"the changed {new.env.id}"
+        raise ConfigError(
+            f"the run cannot go on with {changed}",
+            why=f"its networks and its replay are made for other spaces: {', '.join(differing)}",
+            fix=f"start a new run: rlkit train {new.name} --env {new.env.id}",
+            see="docs/run_folder.md",
+        )
+
+
+def _spaces(config: RunConfig) -> dict[str, str]:
+    """What of the environments networks and replay are made for, in words."""
+    env = make_env(config.env, SeedTree(config.seed), "spaces", num_envs=1)
+    spec = env.spec
+    env.close()
+    actions, (shape, _) = spec.action_space, action_layout(spec.action_space)
+    return {
+        "observations": f"{spec.observation_space.dtype} {list(spec.stacked_shape)}",
+        "actions": f"{actions.n} choices" if isinstance(actions, gym.spaces.Discrete) else f"{list(shape)} numbers",
+        "env.num_envs": str(config.env.num_envs),
+    }
+
+
 def action_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of one stored action."""
     if isinstance(space, gym.spaces.Discrete):

@@ -10,7 +10,6 @@ their index.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -21,9 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError
 
-from rlkit.core.errors import ResourceError, ResumeError
+from rlkit.core.errors import ResumeError, look_up, system_error
 from rlkit.core.typing import Array, State
 from rlkit.replay.chunks import CHUNK_FRAMES, ChunkReader, compresses, encode
 from rlkit.replay.replay import Replay
@@ -59,7 +57,7 @@ class CheckpointStore:
     def save(self, step: int, state: State, replay: Replay | None) -> Path:
         """Write checkpoint `step`; replay adds only the rows that are new since the last call.
 
-        Raises ResourceError if the disk is full; older checkpoints stay as they are.
+        Raises ResourceError if the disk is full, say; older checkpoints stay as they are.
         """
         final = self._directory / str(step)
         temporary = self._directory / f"tmp-{step}"
@@ -74,9 +72,13 @@ class CheckpointStore:
             }
             manifest = {"format": FORMAT, "step": step, "files": files, "segments": segments}
             write_text(temporary / "manifest.json", json.dumps(manifest, indent=1))
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise _disk_error(error, final) from error
+            raise system_error(
+                error,
+                why=f"checkpoint {step} was not written; older ones are unharmed",
+                fix=f"rlkit resume {self._directory.parent} (--checkpoint.replay false writes less)",
+            ) from error
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         fsync(self._directory)
@@ -84,26 +86,33 @@ class CheckpointStore:
         self._collect_garbage()
         return final
 
-    def load(self, step: int | None = None) -> tuple[int, State, list[dict[str, Any]], list[Torn]]:
+    def load(
+        self, step: int | None = None, *, rows: bool = True
+    ) -> tuple[int, State, list[dict[str, Any]], list[Torn]]:
         """Step, state and segments of checkpoint `step` (None: the newest whole one), and the torn ones passed over.
 
-        Raises ResumeError if there is none, or if the one asked for is torn.
+        rows: the rows of replay will be read, too, so their files are checked. Raises ConfigError for a step without
+        checkpoint, ResumeError if no checkpoint is whole or one was written in another format.
         """
+        steps = self.steps()
+        if step is not None and steps:
+            there = {str(s): s for s in steps}
+            fix = f"--checkpoint {steps[-1]}, or leave it out for the newest"
+            steps = [look_up(there, str(step), "checkpoint", fix=fix, see="docs/run_folder.md")]
         torn: list[Torn] = []
-        steps = self.steps() if step is None else [step]
         for candidate in reversed(steps):
             path = self._directory / str(candidate)
-            why = self.damage(path)
-            if why is None:
-                manifest = json.loads((path / "manifest.json").read_text())
+            manifest, why = self._check(path, rows=rows)
+            if not why:
                 return candidate, load_tree(path, "state"), manifest["segments"], torn
             torn.append(Torn(path, why))
-        good = [s for s in self.steps() if self.damage(self._directory / str(s)) is None]
         if torn:
+            others = (self._directory / str(s) for s in self.steps() if s not in steps)
+            good = [path.name for path in others if not self._check(path, rows=rows)[1]]
             raise ResumeError(
                 f"no usable checkpoint: {'; '.join(f'{t.path.name}: {t.why}' for t in torn)}",
                 why="the files do not match the sizes and CRC32 that were recorded when they were written",
-                fix=f"resume from the last good one: --checkpoint {good[-1]}" if good else "start the run again",
+                fix=f"take the last good one: --checkpoint {good[-1]}" if good else "start the run again",
                 see="docs/run_folder.md",
             )
         raise ResumeError(
@@ -142,26 +151,24 @@ class CheckpointStore:
             if other > step:
                 shutil.rmtree(self._directory / str(other))
 
-    def damage(self, path: Path) -> str | None:
-        """Why the checkpoint at `path` cannot be used, or None."""
-        manifest_path = path / "manifest.json"
+    def _check(self, path: Path, *, rows: bool) -> tuple[dict[str, Any], str]:
+        """The manifest of a checkpoint, and why it cannot be used, or "". Raises ResumeError for another format."""
         try:
-            manifest = json.loads(manifest_path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            return f"manifest.json is unreadable ({error.__class__.__name__})"
-        if manifest.get("format") != FORMAT:
-            return f"format {manifest.get('format')} is not format {FORMAT} of this version"
+            manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+            found = int(manifest["format"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return {}, f"manifest.json is unreadable ({error.__class__.__name__})"
+        if found != FORMAT:
+            raise ResumeError(
+                f"checkpoint {path.name} was written by {'an older' if found < FORMAT else 'a newer'} rlkit",
+                why=f"it has format {found}, this one reads format {FORMAT}; nothing is wrong with it, and it stays",
+                fix="use the release that versions.json in the run folder names, or start a new run",
+                see="docs/run_folder.md",
+            )
         wanted = [(path / name, entry) for name, entry in manifest["files"].items()]
-        wanted += [(self._segments / segment["file"], segment) for segment in manifest["segments"]]
-        for file, entry in wanted:
-            if not file.exists():
-                return f"{file.name} is missing"
-            if file.stat().st_size != entry["bytes"]:
-                return f"{file.name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-            found = crc32(file)
-            if found != entry["crc32"]:
-                return f"{file.name} has CRC {found:08x} instead of {entry['crc32']:08x}"
-        return None
+        if rows:
+            wanted += [(self._segments / segment["file"], segment) for segment in manifest["segments"]]
+        return manifest, next((why for file, entry in wanted if (why := _damage(file, entry))), "")
 
     def _append_rows(self, replay: Replay) -> list[dict[str, Any]]:
         """The segments that the replay needs now: the old ones that still hold a living row, and one of new rows."""
@@ -280,16 +287,11 @@ def _rows_at_once(row_bytes: int) -> int:
     return max(1, _PART_BYTES // row_bytes // CHUNK_FRAMES) * CHUNK_FRAMES
 
 
-def _disk_error(error: Exception, path: Path) -> Exception:
-    full = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError) and error.errno not in full:
-        return error
-    if not isinstance(error, OSError) and not any(os.strerror(number) in str(error) for number in full):
-        return error  # safetensors has an error of its own, without a number
-    free = shutil.disk_usage(path.parent).free
-    return ResourceError(
-        f"the disk is full: checkpoint {path.name} was not written",
-        why=f"{free / 1e9:.2f} GB are free; older checkpoints are unharmed",
-        fix="free disk space and type `rlkit resume` again, or write less with --checkpoint.replay false",
-        see="docs/run_folder.md",
-    )
+def _damage(file: Path, entry: dict[str, Any]) -> str:
+    """What is wrong with a file that has the size and CRC32 of `entry` if it is whole, or ""."""
+    if not file.exists():
+        return f"{file.name} is missing"
+    if file.stat().st_size != entry["bytes"]:
+        return f"{file.name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+    found = crc32(file)
+    return "" if found == entry["crc32"] else f"{file.name} has CRC {found:08x} instead of {entry['crc32']:08x}"

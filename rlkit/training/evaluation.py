@@ -105,7 +105,7 @@ def evaluate_run(run: Path, *, episodes: int, video: bool, checkpoint: int | Non
     if video and trained_on == "fast":
         config = replace(config, env=replace(config.env, backend="exact"))
     torch.set_num_threads(threads(config))
-    step, state, _, _ = CheckpointStore(run / "checkpoints", config.checkpoint.keep).load(checkpoint)
+    step, state, _, _ = CheckpointStore(run / "checkpoints", config.checkpoint.keep).load(checkpoint, rows=False)
     seeds = SeedTree(config.seed)
     probe = make_env(config.env, seeds, "shape", num_envs=1)
     agent = make_agent(config, probe.spec, seeds)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,9 @@ import torch
 from torch import Tensor
 
 from rlkit.agents.agent import WatchesSteps
-from rlkit.configs.parse import dump
+from rlkit.configs.parse import difference, dump
 from rlkit.configs.schema import RunConfig
-from rlkit.core.errors import NumericError, ResumeError
+from rlkit.core.errors import ConfigError, NumericError, ResumeError, system_error
 from rlkit.core.score_codec import NOT_FINITE
 from rlkit.core.seeding import SeedTree, generator_state, load_generator_state
 from rlkit.core.typing import Array, State
@@ -26,6 +28,7 @@ from rlkit.plasticity.replay_ratio import UpdateSchedule
 from rlkit.plasticity.scores import DEFINITIONS
 from rlkit.replay.batch import Batch, Window
 from rlkit.training.build import (
+    check_spaces,
     make_agent,
     make_env,
     make_replay,
@@ -39,6 +42,7 @@ from rlkit.training.evaluation import evaluate
 from rlkit.training.logging import MetricLog, RunLog
 from rlkit.training.plasticity import Plasticity
 from rlkit.training.progress import ProgressLine, Snapshot, say
+from rlkit.training.resolve import load_config
 from rlkit.training.run_folder import RunFolder, versions
 from rlkit.training.signals import EXIT_INTERRUPTED, StopRequest
 from rlkit.training.tree_files import write_text
@@ -203,23 +207,26 @@ def _first_bad(experiment: Experiment, batch: Batch) -> str:
 
 
 class Trainer:
-    """An experiment and its run folder: the schedules of everything that is written."""
+    """An experiment and its run folder: the schedules of everything that is written.
 
-    def __init__(self, experiment: Experiment, folder: RunFolder, *, resumed: bool = False) -> None:
+    continues: the settings that the run in the folder has had so far; its newest whole checkpoint is loaded.
+    """
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, *, continues: RunConfig | None = None) -> None:
         config = experiment.config
         self._experiment, self._folder, self._config = experiment, folder, config
         self._checkpoints = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep)
         self._last_checkpoint: int | None = None
         self._last_loss: float | None = None
-        if resumed:
-            self._restore()
+        if continues is not None:
+            self._restore(continues)
         probe = Probe(config.plasticity.batch_size, "replay, uniform, fresh", config.seed)
         self._record = RecordWriter(folder.path / "plasticity" / "record.bin", DEFINITIONS, probe)
-        if resumed:
-            self._record.cut_after(experiment.env_steps)
-        self._run_log = RunLog(
-            folder, tensorboard=config.logging.tensorboard, purge_step=experiment.env_steps if resumed else None
-        )
+        purge_step = None
+        if continues is not None:
+            purge_step = experiment.env_steps
+            self._record.cut_after(purge_step)
+        self._run_log = RunLog(folder, tensorboard=config.logging.tensorboard, purge_step=purge_step)
 
     def run(self, stop: StopRequest) -> bool:
         """Train to the end or to the first signal; True if it came to the end."""
@@ -291,10 +298,10 @@ class Trainer:
         )
 
     def close(self) -> None:
-        """Close files and environments."""
-        self._run_log.close()
-        self._record.close()
-        self._experiment.close()
+        """Close files and environments: all of them, whatever a full disk says."""
+        with contextlib.ExitStack() as stack:
+            for part in (self._experiment, self._record, self._run_log):
+                stack.callback(part.close)
 
     def _where(self) -> dict[str, float]:
         progress = self._experiment.progress
@@ -341,10 +348,21 @@ class Trainer:
         line = {**self._where(), **numbers, "protocol": result.protocol}
         self._run_log.write("evaluations", line, prefix="evaluation")
 
-    def _restore(self) -> None:
+    def _restore(self, old: RunConfig) -> None:
         experiment, config = self._experiment, self._config
         step, state, segments, torn = self._checkpoints.load()
+        if step - config.env.num_envs >= config.env_steps:
+            raise ConfigError(
+                f"env_steps is {config.env_steps:,}, and {step:,} are done",
+                why="a run goes on from its newest checkpoint, never back",
+                fix=f"leave --env_steps out, or give more than {step}",
+                see="docs/run_folder.md",
+            )
         with_replay = bool(segments)
+        changes = difference(replace(old.env, workers=config.env.workers), config.env)
+        other_env = ", ".join(f"{key} {before} -> {after}" for key, before, after in changes)
+        if other_env:
+            state["env"] = None  # it is of an environment that is gone
         try:
             if with_replay:
                 self._checkpoints.load_replay(segments, experiment.replay, state["replay"])
@@ -352,28 +370,38 @@ class Trainer:
         except KeyError as error:
             raise ResumeError(
                 f"checkpoints/{step} has no {error}",
-                why="it was written by another version of rlkit; its files are whole",
-                fix="resume with the version that versions.json names, or start a new run",
+                why="another version of rlkit wrote it, or other settings were in force; its files are whole",
+                fix="resume with the version that versions.json names and the settings of the run, or start a new run",
                 see="docs/run_folder.md",
             ) from error
         self._checkpoints.discard_after(step)
         self._folder.cut_after(step)
         self._last_checkpoint = step
-        exact, why = _exactness(experiment, config, state["planned"])
+        exact, why = _exactness(experiment, config, state["planned"], other_env)
         recorded = json.loads((self._folder.path / "versions.json").read_text())
-        changed = {name: [old, versions().get(name)] for name, old in recorded.items() if versions().get(name) != old}
+        now = versions()
+        changed = {name: [then, now.get(name)] for name, then in recorded.items() if now.get(name) != then}
         details = {"checkpoint": step, "bit_exact": exact and not changed, "why": why, "versions_changed": changed}
         passed_over = {bad.path.name: bad.why for bad in torn}
         self.record(LedgerEvent("resume", {**details, "torn": passed_over}))
         for name, damage in passed_over.items():
             say(f"checkpoint {name} is torn ({damage}); going on from the last good one")
+        if step >= config.env_steps:
+            say(f"{step:,} of {config.env_steps:,} env steps are done: nothing is left to train")
+            say("go on with a larger one: --env_steps N")
+            return
         say(f"resuming at step {step:,} from checkpoints/{step}")
         reason = f"versions differ: {changed}" if changed else why
         say(f"bit-exact: {'yes' if exact and not changed else 'no'} ({reason})")
 
 
-def _exactness(experiment: Experiment, config: RunConfig, planned: State) -> tuple[bool, str]:
-    """Whether what follows is what an uninterrupted run would have done, and why; `planned`: as it was stored."""
+def _exactness(experiment: Experiment, config: RunConfig, planned: State, other_env: str) -> tuple[bool, str]:
+    """Whether what follows is what an uninterrupted run would have done, and why.
+
+    planned: as it was stored. other_env: what is different about the environment.
+    """
+    if other_env:
+        return False, f"another environment ({other_env}): episodes start anew"
     if not experiment.env.spec.exact:
         return False, f"the {config.env.backend} backend of {config.env.id} cannot store its state: episodes start anew"
     if not config.checkpoint.replay:
@@ -402,37 +430,49 @@ def train(config: RunConfig, runs_dir: Path) -> int:
     experiment = Experiment(config)  # what does not fit together fails here, before a folder exists
     folder = RunFolder.create(config, runs_dir)
     say(f"run folder: {folder.path}")
-    return _train_in(folder, experiment, resumed=False, break_lock=False)
+    return _train_in(folder, experiment)
 
 
-def resume(run: Path, config: RunConfig, *, break_lock: bool = False) -> int:
-    """Continue a run from its newest whole checkpoint with `config`; returns the exit code."""
+def resume(run: Path, config: RunConfig, *, fork: bool = False, break_lock: bool = False) -> int:
+    """Continue a run, or a copy of it, from its newest whole checkpoint with `config`; returns the exit code."""
     folder = RunFolder.open(run)
-    return _train_in(folder, Experiment(config), resumed=True, break_lock=break_lock)
+    old = load_config(run / "config.yaml")
+    check_spaces(old, config)
+    experiment = Experiment(config)  # what does not fit together fails here, before anything is copied or locked
+    if not fork:
+        return _train_in(folder, experiment, continues=old, break_lock=break_lock)
+    with folder.fork(config) as copy:
+        say(f"copied into {copy.path}")
+        return _train_in(copy, experiment, continues=old)
 
 
-def _train_in(folder: RunFolder, experiment: Experiment, *, resumed: bool, break_lock: bool) -> int:
+def _train_in(
+    folder: RunFolder, experiment: Experiment, *, continues: RunConfig | None = None, break_lock: bool = False
+) -> int:
     config = experiment.config
     with folder.lock(break_lock=break_lock):
-        write_text(folder.path / "config.yaml", dump(config))  # a resumed run may go on with changed settings
         try:
-            with StopRequest() as stop:
-                trainer = Trainer(experiment, folder, resumed=resumed)
+            with StopRequest() as stop, contextlib.closing(Trainer(experiment, folder, continues=continues)) as trainer:
+                # Not before: what cannot go on has been refused and stays as it is.
+                write_text(folder.path / "config.yaml", dump(config))
                 folder.set_status("running")
-                try:
-                    finished = trainer.run(stop)
-                finally:
-                    trainer.close()
+                finished = trainer.run(stop)
+            folder.set_status("finished" if finished else "interrupted")
         except BaseException as error:
-            (folder.path / "crash.txt").write_text(traceback.format_exc())
+            steps = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep).steps()
+            last_good = f"last good checkpoint: {steps[-1] if steps else 'none'}"
+            with contextlib.suppress(OSError):  # full disk: a run `running` without a lock has crashed, too
+                (folder.path / "crash.txt").write_text(traceback.format_exc())
+                if folder.run()["status"] == "running":
+                    folder.set_status("crashed")
+                if isinstance(error, NonFiniteLossError):
+                    (folder.path / "crash.json").write_text(json.dumps(error.dump, indent=1))
             if isinstance(error, NonFiniteLossError):
-                (folder.path / "crash.json").write_text(json.dumps(error.dump, indent=1))
-                good = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep).steps()
-                error.why += f"; last good checkpoint: {good[-1] if good else 'none'}; dump: {folder.path}/crash.json"
-            if not isinstance(error, ResumeError):
-                folder.set_status("crashed")
+                error.why += f"; {last_good}; dump: {folder.path}/crash.json"
+            if isinstance(error, OSError):
+                fix = f"rlkit resume {folder.path}" if steps else "start the run again"
+                raise system_error(error, why=f"the run stopped; {last_good}", fix=fix) from error
             raise
-        folder.set_status("finished" if finished else "interrupted")
     _summary(folder, finished=finished)
     return 0 if finished else EXIT_INTERRUPTED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from typing import Any, Protocol
@@ -97,6 +98,7 @@ class RunLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
+            self._hook, threading.excepthook = threading.excepthook, self._thread_failed
             self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=purge_step)
 
     def write(self, name: str, line: dict[str, Any], *, prefix: str) -> None:
@@ -115,7 +117,15 @@ class RunLog:
     def close(self) -> None:
         """Flush TensorBoard."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            finally:
+                threading.excepthook = self._hook
+
+    def _thread_failed(self, arguments: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread cannot write: the next call of its writer raises that, so nothing is printed here."""
+        if not isinstance(arguments.exc_value, OSError):
+            self._hook(arguments)
 
 
 def _by_key(updates: list[dict[str, Tensor]]) -> dict[str, list[Tensor]]:

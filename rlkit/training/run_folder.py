@@ -7,20 +7,24 @@ crash.txt. No absolute path is written into it, so a folder can be moved.
 from __future__ import annotations
 
 import datetime
+import fcntl
+import itertools
 import json
 import os
 import platform
+import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import rlkit
+from rlkit.configs.parse import dump
 from rlkit.configs.schema import RunConfig
-from rlkit.core.errors import ConfigError, ResumeError, nearest
+from rlkit.core.errors import ConfigError, ResourceError, ResumeError, nearest
 from rlkit.plasticity.measurement import THRESHOLDS
 from rlkit.training.tree_files import write_text
 
@@ -37,7 +41,7 @@ class RunSummary:
     agent: str
     env: str
     seed: int
-    status: str  # running, finished, interrupted, crashed; unreadable if its run.json is
+    status: str  # running, finished, interrupted, crashed, forked; unreadable if its run.json is
     env_steps: int
     last_return: float | None
     dormant: float | None = None  # share of the units at 0.1, in the last probe that metrics.jsonl tells of
@@ -51,20 +55,33 @@ class RunFolder:
 
     @staticmethod
     def create(config: RunConfig, runs_dir: Path) -> RunFolder:
-        """A new folder `<runs_dir>/<env>/<agent>/<time>-s<seed>`; an existing one is never touched."""
+        """A new folder `<runs_dir>/<env>/<agent>/<time>-s<seed>`; an existing one is never touched.
+
+        Raises ConfigError if there is a file where a folder must be, or no right to make one.
+        """
         now = datetime.datetime.now().astimezone()
         parent = runs_dir / config.env.id.replace("/", "-") / config.name
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise ConfigError(
+                f"no run folder can be made in {runs_dir}",
+                why=f"{error.strerror}: {error.filename}",
+                fix="--runs DIR, a folder that can be written to",
+                see="docs/run_folder.md",
+            ) from error
         stem = f"{now:%Y%m%d-%H%M%S}-s{config.seed}"
         for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
             path = parent / f"{stem}{suffix}"
             try:
-                path.mkdir(parents=True)
+                path.mkdir()
             except FileExistsError:
                 continue
             folder = RunFolder(path)
             write_text(path / "versions.json", json.dumps(versions(), indent=1))
-            about = {"agent": config.name, "env": config.env.id, "seed": config.seed}
-            folder._write_run({"format": FORMAT, **about, "created": now.isoformat(timespec="seconds")}, "running")
+            write_text(path / "config.yaml", dump(config))
+            run = {"format": FORMAT, **_about(config), "created": now.isoformat(timespec="seconds")}
+            folder._write_run(run, "running")
             return folder
         raise AssertionError(f"1,000 runs in one second in {parent}")
 
@@ -96,7 +113,7 @@ class RunFolder:
         return content
 
     def set_status(self, status: str) -> None:
-        """running, finished, interrupted or crashed."""
+        """running, finished, interrupted, crashed, or forked: copied, and nothing has been trained yet."""
         self._write_run(self.run(), status)
 
     def _write_run(self, content: dict[str, Any], status: str) -> None:
@@ -130,34 +147,57 @@ class RunFolder:
             write_text(self.path / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     @contextmanager
+    def fork(self, config: RunConfig) -> Iterator[RunFolder]:
+        """A copy beside it that will go on with `config`; removed again unless a training begins in it."""
+        for number in itertools.count(1):
+            copy = RunFolder(self.path.resolve().with_name(f"{self.path.resolve().name}-fork{number}"))
+            with suppress(FileExistsError):
+                copy.path.mkdir()
+                break
+        try:
+            leave_out = shutil.ignore_patterns("lock", "run.json")
+            shutil.copytree(self.path, copy.path, ignore=leave_out, dirs_exist_ok=True)
+            copy._write_run({**self.run(), **_about(config)}, "forked")  # last: without it, it is no run
+            yield copy
+        except shutil.Error as error:  # a list of all files that could not be copied
+            raise ResourceError(
+                f"{self.path} could not be copied",
+                why=str(error.args[0][0][2]),
+                fix="free disk space; if the run is still running, stop it first",
+                see="docs/run_folder.md",
+            ) from error
+        finally:
+            if not (copy.path / "run.json").exists() or copy.run()["status"] == "forked":
+                shutil.rmtree(copy.path, ignore_errors=True)
+
+    @contextmanager
     def lock(self, *, break_lock: bool = False) -> Iterator[None]:
         """Hold the folder; a lock whose process is gone from this host is taken over.
 
+        The file says who holds it; the system's lock on it sees to it that only one can take it over.
         Raises ResumeError if somebody else holds it.
         """
         path = self.path / "lock"
-        holder = self.lock_holder()
-        if holder is not None:
-            if not break_lock and not _gone(holder):
+        file, alone = _open_alone(path)
+        with file:
+            holder = self.lock_holder() if os.fstat(file.fileno()).st_size else None
+            if not alone or (holder is not None and not break_lock and not _gone(holder)):
+                holder = holder or _UNKNOWN
                 raise ResumeError(
                     f"{self.path} is in use",
                     why=f"process {holder['pid']} on {holder['host']} holds it since {holder['since']}",
-                    fix="wait for it or stop it; if it is dead: rlkit resume RUN --break-lock",
+                    fix="wait for it or stop it" + ("; if it is dead: rlkit resume RUN --break-lock" if alone else ""),
                     see="docs/run_folder.md",
                 )
-            path.unlink(missing_ok=True)
-        mine = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
-        }
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(mine, file)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            since = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
+            file.truncate(0)
+            file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
+            file.flush()
+            try:
+                yield
+            finally:
+                if _is_at(file, path):
+                    path.unlink()
 
     def lock_holder(self) -> dict[str, Any] | None:
         """Who holds the lock, or None."""
@@ -166,7 +206,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except json.JSONDecodeError:
-            return {"host": "an unknown host", "pid": "unknown", "since": "an unknown time"}
+            return _UNKNOWN
         return holder
 
     def status(self) -> str:
@@ -176,6 +216,35 @@ class RunFolder:
             return status
         holder = self.lock_holder()
         return "crashed" if holder is None or _gone(holder) else "running"
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+_UNKNOWN: dict[str, Any] = {"host": "an unknown host", "pid": "unknown", "since": "an unknown time"}
+
+
+def _open_alone(path: Path) -> tuple[IO[str], bool]:
+    """The file at `path`, made if need be, and whether this process holds the system's lock on it now.
+
+    That lock is there as long as the file is open, in this process: nobody else can hold it, and a process that ends
+    loses it. Where the file system knows no such locks, what is written in the file must do.
+    """
+    while True:
+        file = path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file, False
+        except OSError:
+            return file, True
+        if _is_at(file, path):
+            return file, True
+        file.close()  # its holder removed it between our two calls: lock the file that is there now
 
 
 def _gone(holder: dict[str, Any]) -> bool:
@@ -191,6 +260,10 @@ def _gone(holder: dict[str, Any]) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _about(config: RunConfig) -> dict[str, Any]:
+    return {"agent": config.name, "env": config.env.id, "seed": config.seed}
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,11 +19,18 @@ from rlkit.core.typing import State
 
 
 def save_tree(directory: Path, name: str, tree: State) -> None:
-    """Write `tree` as `name`.json and `name`.safetensors, both fsynced."""
+    """Write `tree` as `name`.json and `name`.safetensors, both fsynced. Raises OSError, if the disk is full, say."""
     tensors: dict[str, Tensor] = {}
     structure = _encode(tree, tensors)
-    save_file(tensors, directory / f"{name}.safetensors")
-    fsync(directory / f"{name}.safetensors")
+    path = directory / f"{name}.safetensors"
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # the system's error is in its text only
+        number = next((number for number in errno.errorcode if os.strerror(number) in str(error)), None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+    fsync(path)
     write_text(directory / f"{name}.json", json.dumps(structure, allow_nan=False))
 
 

@@ -54,7 +54,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         real(descriptor, offset, length)
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(ResourceError, match="the disk is full: checkpoint 400") as caught:
+    with pytest.raises(ResourceError, match="the disk is full\ncheckpoint 400 was not written") as caught:
         train(settings, tmp_path)
     assert "rlkit resume" in str(caught.value)
     assert caught.value.exit_code == 6

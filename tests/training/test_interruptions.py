@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from rlkit.core.errors import NumericError, ResourceError
-from rlkit.training import checkpoint
+from rlkit.training import tree_files
 from rlkit.training.checkpoint import CheckpointStore
 from rlkit.training.experiment import Experiment, NonFiniteLossError, Trainer, resume, train
 from rlkit.training.run_folder import RunFolder
@@ -88,8 +88,8 @@ def test_a_disk_that_fills_while_weights_are_written(tmp_path, monkeypatch):
         raise SafetensorError('Error while serializing: I/O error: Os { message: "No space left on device" }')
 
     (tmp_path / "checkpoints" / "tmp-7").mkdir()
-    monkeypatch.setattr(checkpoint, "save_tree", full)
-    with pytest.raises(ResourceError, match="the disk is full"):
+    monkeypatch.setattr(tree_files, "save_file", full)
+    with pytest.raises(ResourceError, match=r"the disk is full.*state\.safetensors\ncheckpoint 2 was not written"):
         store.save(2, {"a": torch.ones(3)}, None)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1"]
 
