@@ -26,6 +26,7 @@ BASE = {
     "network.hidden": [16],
     "threads": 1,
 }
+RATIONAL = {"network.activation": "rational"}
 SCHEDULED = {"ratio.steps": [100], "ratio.ratios": [1]}
 ADAPTIVE = {"replay_ratio": "1/2", "ratio.high": 2, "ratio.check_period": 50, "ratio.window": 20, "ratio.gap": 0.5}
 
@@ -70,6 +71,12 @@ CHANGES = {
     "env.episode_cap": ("dqn", "ALE/Breakout-v5", {"env.episode_cap": 400}, 200),
     "network.hidden": ("dqn", "tiny/pixels", {}, [17]),
     "network.activation": ("dqn", "tiny/pixels", {}, "tanh"),
+    "network.activation_version": ("dqn", "tiny/pixels", RATIONAL, "B"),
+    "network.activation_degrees": ("dqn", "tiny/pixels", RATIONAL, [7, 6]),
+    "network.activation_start": ("dqn", "tiny/pixels", RATIONAL, "tanh"),
+    "network.activation_groups": ("dqn", "tiny/pixels", RATIONAL | {"network.hidden": [16, 16]}, [2]),
+    "network.activation_rate_factor": ("dqn", "tiny/pixels", RATIONAL, 0.1),
+    "network.activation_max_grad_norm": ("dqn", "tiny/pixels", RATIONAL, 1e-3),
     "network.layer_norm": ("dqn", "tiny/pixels", {}, True),
     "network.fourier_features": ("sac", "tiny/match", {}, 4),
     "network.fourier_scale": ("sac", "tiny/match", {"network.fourier_features": 4}, 1.0),
