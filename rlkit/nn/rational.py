@@ -170,70 +170,81 @@ def _rows(x: Tensor, copies: int) -> Tensor:
 
 
 class _Rational(torch.autograd.Function):
-    """x of any shape, c [copies, K] -> R(x). `outside`, a list of one, gets the share of |x| > FITTED_RANGE."""
+    """x of any shape, c of copies x K elements -> R(x). `outside`, a list of one, gets the share of |x| > 3."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, c: Tensor, form: Form, kernel: bool, outside: list[Tensor] | None) -> Tensor:
-        x = _dense(x, len(c))
+    def forward(
+        ctx: Any, x: Tensor, c: Tensor, form: Form, copies: int, kernel: bool, outside: list[Tensor] | None
+    ) -> Tensor:
+        x = _dense(x, copies)
         ctx.save_for_backward(x, c)
-        ctx.form, ctx.kernel, ctx.outside = form, kernel, outside
-        y = torch.empty_like(x)
-        if kernel:
-            from rlkit.nn import rational_kernels
+        ctx.form, ctx.copies, ctx.kernel, ctx.outside = form, copies, kernel, outside
+        y, by_copy = torch.empty_like(x), c.detach().view(copies, -1)
+        if not kernel:
+            _rows(y, copies).copy_(_forward(_rows(x, copies).to(c.dtype), by_copy, form))
+            return y
+        from rlkit.nn import rational_kernels
 
-            out = y if x.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
-            rows = _rows(x, len(c)).to(torch.float32).numpy()
-            rational_kernels.forward(rows, c.detach().numpy(), form.terms, form.version, _rows(out, len(c)).numpy())
-            return y if out is y else y.copy_(out)
-        _rows(y, len(c)).copy_(_forward(_rows(x, len(c)).to(c.dtype), c, form))
-        return y
+        half = x.dtype != torch.float32
+        out = torch.empty_like(x, dtype=torch.float32) if half else y
+        rows = _rows(x, copies).float() if half else _rows(x, copies)
+        rational_kernels.forward(rows.numpy(), by_copy.numpy(), form.terms, form.version, _rows(out, copies).numpy())
+        return y.copy_(out) if half else y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         x, c = ctx.saved_tensors
-        form, sums = ctx.form, ctx.needs_input_grad[1]
+        form, copies, sums = ctx.form, ctx.copies, ctx.needs_input_grad[1]
         if g.stride() != x.stride():
             g = torch.empty_like(x).copy_(g)
-        copies = len(c)
-        dx = torch.empty_like(x)
+        dx, by_copy = torch.empty_like(x), c.detach().view(copies, -1)
+        x_rows, g_rows = _rows(x, copies), _rows(g, copies)
+        gradient: Tensor | None = None
         if ctx.kernel:
             from rlkit.nn import rational_kernels
 
-            out = dx if x.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
-            x_rows, g_rows = (_rows(t, copies).to(torch.float32).numpy() for t in (x, g))
+            half = x.dtype != torch.float32
+            out = torch.empty_like(x, dtype=torch.float32) if half else dx
+            if half:
+                x_rows, g_rows = x_rows.float(), g_rows.float()
             dc, share = rational_kernels.backward(
-                x_rows,
-                g_rows,
-                c.detach().numpy(),
+                x_rows.numpy(),
+                g_rows.numpy(),
+                by_copy.numpy(),
                 form.terms,
                 form.version,
                 FITTED_RANGE,
                 sums=sums,
                 dx=_rows(out, copies).numpy(),
             )
-            if ctx.outside is not None:
-                ctx.outside[0] = torch.tensor(share)
-            return dx if out is dx else dx.copy_(out), None if dc is None else torch.from_numpy(dc), None, None, None
-        rows = _rows(x, copies).to(c.dtype)
-        slope, gradient = _backward(rows, _rows(g, copies).to(c.dtype), c, form, sums=sums)
+            if half:
+                dx.copy_(out)
+            gradient = None if dc is None else torch.from_numpy(dc)
+            outside = torch.tensor(share)
+        else:
+            x_rows = x_rows.to(c.dtype)
+            slope, gradient = _backward(x_rows, g_rows.to(c.dtype), by_copy, form, sums=sums)
+            _rows(dx, copies).copy_(slope)
+            outside = (x_rows.abs() > FITTED_RANGE).float().mean()
         if ctx.outside is not None:
-            ctx.outside[0] = (rows.abs() > FITTED_RANGE).float().mean()
-        _rows(dx, copies).copy_(slope)
-        return dx, gradient, None, None, None
+            ctx.outside[0] = outside
+        return dx, None if gradient is None else gradient.view(c.shape), None, None, None, None
 
 
-def rational(x: Tensor, coefficients: Tensor, form: Form, outside: list[Tensor] | None = None) -> Tensor:
+def rational(
+    x: Tensor, coefficients: Tensor, form: Form, copies: int = 1, outside: list[Tensor] | None = None
+) -> Tensor:
     """R(x), the same shape and type as x; differentiable once in x and coefficients.
 
-    coefficients: [copies, form.count], a_0 ... a_m then [b_0,] b_1 ... b_n; copies > 1: x is [copies, ...]. Computed in
-    the coefficients' type (float64 with float64 x); on the CPU by the kernel, but for float64 and version N.
+    coefficients: copies x form.count elements, a_0 ... a_m then [b_0,] b_1 ... b_n; with copies > 1 x is [copies, ...].
+    Computed in the coefficients' type (float64 with float64 x), on the CPU by the kernel but for float64 and version N.
     outside: a list of one that each backward pass fills with the share of |x| > FITTED_RANGE.
     """
     if x.dtype == torch.float64:
         coefficients = coefficients.double()
     kernel = x.device.type == "cpu" and coefficients.dtype == torch.float32 and form.version != "N"
-    return _Rational.apply(x, coefficients, form, kernel, outside)  # type: ignore[no-any-return, no-untyped-call]
+    return _Rational.apply(x, coefficients, form, copies, kernel, outside)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Rational(LearnableActivation):
@@ -272,16 +283,16 @@ class Rational(LearnableActivation):
 
         Version D draws in training mode and under gradients only. Version N raises NumericError near a pole.
         """
-        coefficients = self.by_copy()
+        coefficients: Tensor = self.coefficients
         if self.form.version == "D" and self.training and torch.is_grad_enabled():
             coefficients = coefficients * self._factors().to(coefficients)
         if self.form.version == "N":
-            self._check_poles(x, coefficients)
-        return rational(x, coefficients, self.form, self._outside)
+            self._check_poles(x, self.by_copy())
+        return rational(x, coefficients, self.form, self.copies or 1, self._outside)
 
     def evaluate(self, x: Tensor, coefficients: Tensor) -> Tensor:
         """R(x) with these coefficients [copies, K]."""
-        return rational(x, coefficients, self.form)
+        return rational(x, coefficients, self.form, len(coefficients))
 
     def _factors(self) -> Tensor:
         """U(0.9, 1.1) for each coefficient."""
@@ -290,7 +301,7 @@ class Rational(LearnableActivation):
         stream.counter = drawn
         units = stream.units(self.coefficients.numel())
         self.noise[1] += len(units)
-        return torch.from_numpy(1 + _NOISE * (2 * units - 1)).view(self.copies or 1, -1)
+        return torch.from_numpy(1 + _NOISE * (2 * units - 1))
 
     @torch.no_grad()
     def _check_poles(self, x: Tensor, coefficients: Tensor) -> None:
