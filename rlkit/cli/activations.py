@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 USAGE = """usage: rlkit activations [plot [NAME ...] [--out FILE]]
 
-Lists the activations of --network.activation: formula, what it learns and where that starts, and the paper.
+Lists the activations of --network.activation: what they learn and where that starts, paper, formula.
 plot            draw value and derivative of all, or of those named, into an SVG file
 --out FILE      default activations.svg
 
@@ -45,9 +45,9 @@ def main(words: list[str]) -> int:
         for line in LINES:
             learned = ", ".join(f"{name} = {start:g}" for name, start in line.learned)
             if line.learns and not learned:
-                learned = "all of them"
-            rows.append([line.name, line.formula, learned, line.paper])
-        print_table(["activation", "f(x)", "learns", "paper"], rows)
+                learned = "a0 ... a5, b1 ... b4"
+            rows.append([line.name, learned, line.paper, line.formula])
+        print_table(["activation", "learns", "paper", "f(x)"], rows)
         return 0
     if parsed.positional[:1] != ["plot"]:
         raise ConfigError(
@@ -133,7 +133,7 @@ def _panel(name: str, x: Array, values: Array, slopes: Array) -> str:
     ends = (
         f'<text x="0" y="{_HEIGHT + 14}">{-_RANGE:g}</text>'
         f'<text x="{_WIDTH}" y="{_HEIGHT + 14}" text-anchor="end">{_RANGE:g}</text>'
-        f'<text x="{_WIDTH - 4}" y="13" text-anchor="end">{high - room:.3g}</text>'
+        f'<text x="4" y="13">{high - room:.3g}</text>'
         f'<text x="{_WIDTH - 4}" y="{_HEIGHT - 5}" text-anchor="end">{low + room:.3g}</text>'
     )
     about = html.escape(f"{line.name}: {line.formula}" + (f" ({line.paper})" if line.paper else ""))
