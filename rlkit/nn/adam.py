@@ -39,11 +39,15 @@ def _clip_functions(optimizer: Optimizer) -> None:
         limit = group.get("max_grad_norm")
         if limit is None:
             continue
-        for parameter, copies in zip(group["params"], group["copies"], strict=True):
-            if parameter.grad is not None:
-                gradient = parameter.grad.view(copies, -1)
-                norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-                gradient.mul_((limit / (norm + 1e-6)).clamp_max_(1.0))
+        functions = [
+            gradient
+            for parameter, copies in zip(group["params"], group["copies"], strict=True)
+            if parameter.grad is not None
+            for gradient in (parameter.grad.view(copies, -1).unbind() if copies > 1 else (parameter.grad,))
+        ]
+        if functions:
+            norms = torch.stack(torch._foreach_norm(functions))
+            torch._foreach_mul_(functions, (limit / (norms + 1e-6)).clamp_max_(1.0).unbind())
 
 
 def clear_gradients(optimizer: Optimizer) -> None:
