@@ -26,6 +26,10 @@ PUBLIC = {
     "rlkit.agents.sac": ["SAC", "SACConfig"],
     "rlkit.agents.ace": ["ACE", "ACEConfig"],
     "rlkit.causal": ["CausalModel", "adaptive_lasso", "direct_lingam", "regress_on_all"],
+    "rlkit.nn.activations": ["ACTIVATIONS", "find", "make_activation", "network_activation", "outputs_per_unit"],
+    "rlkit.nn.adam": ["adam_step", "clear_gradients", "make_adam"],
+    "rlkit.nn.rational": ["Form", "Rational", "rational"],
+    "rlkit.nn.rational_fit": ["Fit", "fit"],
     "rlkit.plasticity.protocols": [
         "Consumer", "Intervention", "LedgerEvent", "Measurement", "Observer", "Penalty", "Progress", "ReplayRatio",
         "UnitGraph", "UnitLayer",

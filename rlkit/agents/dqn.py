@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from rlkit.agents import losses
 from rlkit.agents.agent import AgentInputs, Update
@@ -21,7 +21,9 @@ from rlkit.agents.steps import watching, with_penalties
 from rlkit.agents.units import chain, hidden_layers, read_by
 from rlkit.core.errors import require
 from rlkit.core.typing import State
+from rlkit.nn.adam import adam_step, make_adam
 from rlkit.nn.config import NetworkConfig
+from rlkit.nn.rational import outside_range, rationals
 from rlkit.nn.torsos import QNetwork, as_float
 from rlkit.plasticity.protocols import AfterStep, Consumer, Observer, Penalty, UnitGraph
 from rlkit.replay.batch import Batch
@@ -90,8 +92,10 @@ class DQN:
     def __init__(self, q_network: QNetwork, exploration: EpsilonGreedy, config: DQNConfig) -> None:
         target = copy.deepcopy(q_network).requires_grad_(False)
         self.networks = nn.ModuleDict({"online": q_network, "target": target})
-        adam = Adam(q_network.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
-        self.optimizers: dict[str, Optimizer] = {"online": adam}
+        self.optimizers: dict[str, Optimizer] = {
+            "online": make_adam(q_network, config.learning_rate, eps=config.adam_eps)
+        }
+        self._rationals = rationals(q_network)
         self.penalties: list[Penalty] = []
         self.after_step: list[AfterStep] = []
         self.readers: dict[str, tuple[Consumer, ...]] = {}
@@ -123,8 +127,12 @@ class DQN:
         if observe is not None:
             observe.gradients(self.networks, "online")
         if self.config.max_grad_norm is not None:
-            metrics["grad_norm"] = nn.utils.clip_grad_norm_(online.parameters(), self.config.max_grad_norm)
-        self.optimizers["online"].step()
+            weights = self.optimizers["online"].param_groups[0][
+                "params"
+            ]  # learned activations have a clip of their own
+            metrics["grad_norm"] = nn.utils.clip_grad_norm_(weights, self.config.max_grad_norm)
+        adam_step(self.optimizers["online"])
+        metrics |= outside_range(self._rationals)
         for hook in self.after_step:
             hook("online")
         self.updates += 1

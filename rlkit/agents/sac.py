@@ -28,9 +28,10 @@ from rlkit.agents.units import chain, hidden_layers, read_by
 from rlkit.core.errors import ConfigError, require
 from rlkit.core.typing import State
 from rlkit.nn.actor_critic import GaussianActor, LogStdBound, TwinCritic
-from rlkit.nn.adam import adam_step, clear_gradients
+from rlkit.nn.adam import adam_step, clear_gradients, make_adam
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.distributions import squashed_gaussian_log_prob
+from rlkit.nn.rational import outside_range, rationals
 from rlkit.plasticity.protocols import AfterStep, Consumer, Observer, Penalty, UnitGraph
 from rlkit.replay.batch import Batch
 
@@ -80,10 +81,11 @@ class SAC:
         log_temperature = torch.tensor(math.log(config.initial_temperature), device=scale.device)
         self.log_temperature = nn.Parameter(log_temperature)
         self.optimizers: dict[str, Optimizer] = {
-            "critic": Adam(critic.parameters(), config.critic_learning_rate, fused=True),
-            "actor": Adam(actor.parameters(), config.actor_learning_rate, fused=True),
+            "critic": make_adam(critic, config.critic_learning_rate),
+            "actor": make_adam(actor, config.actor_learning_rate),
             "temperature": Adam([self.log_temperature], config.temperature_learning_rate, fused=True),
         }
+        self._rationals = {"critic": rationals(critic), "actor": rationals(actor)}
         self.penalties: list[Penalty] = []
         self.after_step: list[AfterStep] = []
         self.readers: dict[str, tuple[Consumer, ...]] = {}
@@ -127,6 +129,7 @@ class SAC:
         loss = with_penalties(loss, "critic", self.penalties, self.networks)
         self._step({"critic": loss}, observe)
         metrics = {"loss": loss.detach(), "q_mean": q.detach().mean()}  # stay on the device
+        metrics |= outside_range(self._rationals["critic"])
         return metrics, td_error.detach().abs().mean(0)
 
     def _critic_loss(
@@ -157,7 +160,9 @@ class SAC:
         )
         temperature_loss = with_penalties(temperature_loss, "temperature", self.penalties, self.networks)
         self._step({"actor": loss, "temperature": temperature_loss}, observe)
-        return {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": temperature}
+        metrics = {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": temperature}
+        found = outside_range(self._rationals["actor"])
+        return metrics | {f"actor_{name}": share for name, share in found.items()}
 
     def _actor_loss(
         self, observation: Tensor, temperature: Tensor, rng: torch.Generator, observe: Observer | None = None

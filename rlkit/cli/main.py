@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "groups of runs against each other: rlkit compare runs --by agent",
     "envs": "list environments: rlkit envs walker",
     "agents": "list agents: rlkit agents",
+    "activations": "list or draw activations: rlkit activations plot rational silu",
     "config": "show or compare settings: rlkit config show sac --env dmc/walker-walk",
     "replay": "how often a sampler draws each row: rlkit replay stats --sampler rr-c",
     "doctor": "check this machine: rlkit doctor",
@@ -27,7 +28,8 @@ COMMANDS = {
 
 def usage() -> str:
     """The overview that `rlkit --help` prints."""
-    rows = "\n".join(f"  {name:<8} {text}" for name, text in COMMANDS.items())
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}} {text}" for name, text in COMMANDS.items())
     return f"usage: rlkit COMMAND ...\n\n{rows}\n\nrlkit COMMAND --help tells more; --debug shows tracebacks."
 
 

@@ -11,6 +11,7 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.nn.distributions import bounded_log_std
 from rlkit.nn.ensemble import EnsembleLinear
 from rlkit.nn.init import linear
+from rlkit.nn.learnable import settle_activations
 from rlkit.nn.torsos import make_trunk
 
 LogStdBound = Literal["squash", "clip"]
@@ -32,9 +33,9 @@ class GaussianActor(nn.Module):
         super().__init__()
         self.log_std_range, self.log_std_bound = log_std_range, log_std_bound
         self.trunk, features = make_trunk(inputs, network, rng)
-        self.head = linear(
-            features, 2 * actions, rng, network.init
-        )  # rows 0..A-1: mean, A..2A-1: log standard deviation
+        # rows 0..A-1: mean, A..2A-1: log standard deviation
+        self.head = linear(features, 2 * actions, rng, network.init)
+        settle_activations(self, network)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """log standard deviation is squashed into its range, or clipped to it: a clip has no gradient outside."""
@@ -54,6 +55,7 @@ class TwinCritic(nn.Module):
         super().__init__()
         self.trunk, features = make_trunk(inputs + actions, network, rng, copies=2)
         self.head = EnsembleLinear(2, features, 1, rng, network.init)
+        settle_activations(self, network)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """The hidden layers have the shape [2, B, units]."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from rlkit.core.errors import ConfigError
-from rlkit.nn.activations import make_activation, outputs_per_unit
+from rlkit.nn.activations import network_activation, outputs_per_unit
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.ensemble import EnsembleLayerNorm, EnsembleLinear
 from rlkit.nn.fourier import FourierFeatures
 from rlkit.nn.init import convolution, linear
+from rlkit.nn.learnable import settle_activations
 
 # (output channels, kernel, stride) of each convolution, none padded.
 _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015 (doi:10.1038/nature14236), "Model architecture"
@@ -55,7 +57,7 @@ class ConvTorso(nn.Sequential):
             modules[f"conv{number}"] = convolution(channels, outputs, kernel, stride, rng, network.init)
             if network.layer_norm:
                 modules[f"norm{number}"] = nn.GroupNorm(1, outputs)
-            modules[f"act{number}"] = activation = make_activation(network.activation, axis=-3)
+            modules[f"act{number}"] = activation = network_activation(network, rng, axis=-3)
             channels = outputs * outputs_per_unit(activation)
         super().__init__(modules)
         self.channels = channels  # that it returns
@@ -122,8 +124,10 @@ def make_trunk(
         )
         if network.layer_norm:
             modules[f"norm{number}"] = nn.LayerNorm(units) if copies is None else EnsembleLayerNorm(copies, units)
-        name = network.first_activation if number == 0 and network.first_activation else network.activation
-        modules[f"{number + 1}"] = activation = make_activation(name)
+        asked = network
+        if number == 0 and network.first_activation is not None:
+            asked = replace(network, activation=network.first_activation)
+        modules[f"{number + 1}"] = activation = network_activation(asked, rng, copies=copies)
         inputs = units * outputs_per_unit(activation)
     return nn.Sequential(modules), inputs
 
@@ -136,6 +140,7 @@ class QNetwork(nn.Module):
         self.torso, features = make_torso(shape, network, rng)
         self.trunk, features = make_trunk(features, network, rng)
         self.head = linear(features, actions, rng, network.init)
+        settle_activations(self, network)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Values in the units of the n-step return."""

@@ -24,9 +24,9 @@ def trained_parameters(agent: MonitoredAgent, network: str) -> dict[str, nn.Para
 
 
 def without_norms(graph: UnitGraph, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """`parameters` but those of normalisations."""
-    norms = tuple(f"{layer.norm}." for layer in graph.layers if layer.norm is not None)
-    return {address: parameter for address, parameter in parameters.items() if not address.startswith(norms)}
+    """`parameters` but those of normalisations and of learned activations."""
+    others = tuple(f"{part}." for layer in graph.layers for part in (layer.norm, layer.activation) if part)
+    return {address: parameter for address, parameter in parameters.items() if not address.startswith(others)}
 
 
 def layers_from_output(agent: MonitoredAgent, network: str) -> list[list[str]]:

@@ -19,7 +19,11 @@ _PUT_TO_EVAL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Inside, `module` may be run: batch statistics stand still, dropout is off, nothing is compiled or autocast."""
-    quiet = [part for part in module.modules() if part.training and isinstance(part, _PUT_TO_EVAL)]
+    quiet = [
+        part
+        for part in module.modules()
+        if part.training and (isinstance(part, _PUT_TO_EVAL) or getattr(part, "draws_noise", False))
+    ]
     for part in quiet:
         part.training = False
     devices = {p.device for p in module.parameters()}

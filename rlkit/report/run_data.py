@@ -30,6 +30,7 @@ class RunData:
     evaluations: list[Line]
     ledger: list[Line]
     record: Record
+    activations: list[Line] = field(default_factory=list)  # curves of learned ones; empty if none are learned
     missing: list[str] = field(default_factory=list)  # in words
 
     @property
@@ -62,7 +63,7 @@ def load_run(path: Path) -> RunData:
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         config, missing = {}, ["config.yaml cannot be read"]
     logs = {}
-    for name in ("metrics", "evaluations", "ledger"):
+    for name in ("metrics", "evaluations", "ledger", "activations"):
         logs[name], damaged = _lines(path / f"{name}.jsonl")
         if damaged:
             missing.append(f"{name}.jsonl: {len(damaged)} damaged, left out: {_lines_in_words(damaged)}")
@@ -76,7 +77,9 @@ def load_run(path: Path) -> RunData:
     if record.damage:
         missing.append(f"plasticity/record.bin: {record.damage}")
     ledger = without_undone(logs["ledger"])
-    return RunData(path, about, config, logs["metrics"], logs["evaluations"], ledger, record, missing)
+    return RunData(
+        path, about, config, logs["metrics"], logs["evaluations"], ledger, record, logs["activations"], missing
+    )
 
 
 def _lines(path: Path) -> tuple[list[Line], list[int]]:

@@ -35,6 +35,7 @@ RUNS_IN_FULL = 4
 
 _NOT_EVENTS = frozenset({"checkpoint", "replay_ratio", "replay_ratio_check"})
 _LONGEST_TEXT = 160  # characters of an event's details
+_CURVES = 6  # of a learned activation
 _DIGITS = 7  # of a number in a metrics line: what a float32 holds
 
 
@@ -48,6 +49,7 @@ def run_sections(run: RunData, number: int, blobs: Blobs) -> dict[str, Any]:
         "evaluations": _evaluations(run.evaluations),
         "events": _events(run.ledger),
         "ratio": _ratio(run),
+        "activations": _activations(run.activations),
         "dormancy": None if history is None else _dormancy(history, run.ledger, blobs, most),
     }
     return {
@@ -159,6 +161,36 @@ def _ratio(run: RunData) -> dict[str, Any]:
             if line["kind"] == "replay_ratio"
         ],
     }
+
+
+def _activations(lines: Sequence[Line]) -> list[dict[str, Any]] | None:
+    """Curves of learned activations, of each the first, the last and some between; None if there are none.
+
+    Activations that share a function are shown as one: their curves are the same at every time.
+    """
+    if not lines:
+        return None
+    kept = [lines[i] for i in np.unique(np.linspace(0, len(lines) - 1, _CURVES).round().astype(int))]
+    names: dict[str, list[str]] = {}  # by all that was recorded of a function
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for address, copies in kept[-1]["functions"].items():
+        for copy in range(len(copies)):
+            found = [line["functions"][address][copy] for line in kept]
+            key = f"{address.partition('.')[0]} {copy} {found}"
+            names.setdefault(key, []).append(f"{address} #{copy}" if len(copies) > 1 else address)
+            curves[key] = found
+    points = len(next(iter(curves.values()))[0]["values"])
+    limit = float(kept[-1]["range"])
+    return [
+        {
+            "name": ", ".join(names[key]),
+            "x": np.linspace(-limit, limit, points).tolist(),
+            "step": [line["step"] for line in kept],
+            "values": [each["values"] for each in found],
+            "coefficients": [each["coefficients"] for each in found],
+        }
+        for key, found in curves.items()
+    ]
 
 
 def _is_number(value: Any) -> bool:

@@ -24,6 +24,7 @@ from rlkit.core.typing import Array
 from rlkit.envs.registry import make
 from rlkit.envs.spec import EnvSpec, VectorEnv
 from rlkit.envs.stacking import FrameStacker
+from rlkit.nn.rational import rationals
 from rlkit.replay import samplers
 from rlkit.replay.buffer import ReplayBuffer
 from rlkit.replay.prefetch import PrefetchReplay
@@ -62,7 +63,7 @@ def make_replay(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> Replay:
         "device": functools.partial(DeviceStorage, device=check_device(config.device)),
     }
     buffer = _replay(settings, sampler, spec, capacity, seeds.integer("sampler"), storages[settings.storage])
-    _compile_kernels(buffer)
+    _compile("replay", buffer.warm_up)
     return PrefetchReplay(buffer) if settings.prefetch else buffer
 
 
@@ -92,16 +93,16 @@ def _replay(
     )
 
 
-def _compile_kernels(buffer: ReplayBuffer) -> None:
+def _compile(what: str, warm_up: Callable[[], None]) -> None:
     """So that nothing compiles while something is timed.
 
     numba keeps what it has compiled beside the source; where that takes long, say so.
     """
-    told = threading.Timer(1.5, print, ["compiling replay kernels (once on this machine)"], {"file": sys.stderr})
+    told = threading.Timer(1.5, print, [f"compiling {what} kernels (once on this machine)"], {"file": sys.stderr})
     told.daemon = True
     told.start()
     try:
-        buffer.warm_up()
+        warm_up()
     finally:
         told.cancel()
 
@@ -129,7 +130,12 @@ def make_agent(config: RunConfig, spec: EnvSpec, seeds: SeedTree) -> Agent:
         env_steps=config.env_steps,
         learning_starts=config.learning_starts,
     )
-    return algorithm.build(inputs, config.agent, config.network)
+    agent = algorithm.build(inputs, config.agent, config.network)
+    if inputs.device == "cpu" and rationals(agent.networks):
+        from rlkit.nn import rational_kernels
+
+        _compile("activation", rational_kernels.warm_up)
+    return agent
 
 
 def check_device(device: str) -> str:

@@ -21,7 +21,9 @@ from rlkit.core.errors import ConfigError, NumericError, ResumeError, system_err
 from rlkit.core.score_codec import NOT_FINITE
 from rlkit.core.seeding import SeedTree, generator_state, load_generator_state
 from rlkit.core.typing import Array, State
+from rlkit.nn.learnable import CURVE_RANGE, curves
 from rlkit.plasticity.measurement import Probe
+from rlkit.plasticity.networks import trained_networks
 from rlkit.plasticity.protocols import LedgerEvent, Progress
 from rlkit.plasticity.record import RecordWriter, read_record
 from rlkit.plasticity.replay_ratio import UpdateSchedule
@@ -46,6 +48,8 @@ from rlkit.training.resolve import load_config
 from rlkit.training.run_folder import RunFolder, versions
 from rlkit.training.signals import EXIT_INTERRUPTED, StopRequest
 from rlkit.training.tree_files import write_text
+
+_CURVES = 100  # times in a run that the curves of learned activations are recorded
 
 
 class Experiment:
@@ -232,6 +236,8 @@ class Trainer:
         """Train to the end or to the first signal; True if it came to the end."""
         experiment, config = self._experiment, self._config
         progress = ProgressLine(experiment.env_steps)
+        if experiment.env_steps == 0:
+            self._write_activations()
         one_back = experiment.env_steps - experiment.env.spec.num_envs if experiment.env_steps else -1
         if _crossed(one_back, experiment.env_steps, config.evaluation.period):
             self._evaluate(stop)  # step 0: the untrained agent; later: what a signal may have abandoned
@@ -250,10 +256,13 @@ class Trainer:
                 self.checkpoint()
             if progress.due():
                 progress.show(self.snapshot())
+            if now < config.env_steps and _crossed(before, now, max(config.env_steps // _CURVES, 1)):
+                self._write_activations()
         finished = experiment.env_steps >= config.env_steps
         if finished:
             self._show_scores()
             self._write_metrics()
+            self._write_activations()
             self._evaluate(stop)
         if self._last_checkpoint != experiment.env_steps:
             self.checkpoint()
@@ -326,6 +335,18 @@ class Trainer:
             if event.details.get("whole_layer"):
                 layer, name = event.details["layer"], event.details["intervention"]
                 say(f"{name}: every unit of {layer} was dormant and starts anew", error=True)
+
+    def _write_activations(self) -> None:
+        """What learned activations look like, for the report; nothing if there are none, or it has been done."""
+        agent, step = self._experiment.agent, self._experiment.env_steps
+        functions = {
+            f"{network}.{address}": found
+            for network in trained_networks(agent)
+            for address, found in curves(agent.networks[network]).items()
+        }
+        if functions and all(line["step"] != step for line in self._folder.lines("activations")):
+            where = {"step": step, "updates": self._experiment.updates}
+            self._folder.append("activations", {**where, "range": CURVE_RANGE, "functions": functions})
 
     def _show_scores(self) -> None:
         """A picture of all scores, unit by probe, for TensorBoard: the darker, the less active."""

@@ -142,9 +142,11 @@ class RunFolder:
 
     def cut_after(self, step: int) -> None:
         """Drop measurements later than env step `step`: the resumed run takes them again. The ledger keeps all."""
-        for name in ("metrics", "evaluations"):
-            kept = [line for line in self.lines(name) if line["step"] <= step]
-            write_text(self.path / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        for name in ("metrics", "evaluations", "activations"):
+            path = self.path / f"{name}.jsonl"
+            if path.exists():
+                kept = [line for line in self.lines(name) if line["step"] <= step]
+                write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     @contextmanager
     def fork(self, config: RunConfig) -> Iterator[RunFolder]:

@@ -42,7 +42,7 @@ def differing_leaves(left: Any, right: Any, path: str = "") -> list[str]:
 
 
 def differing_runs(left: Path, right: Path) -> list[str]:
-    """What differs between two runs: state and replay rows of the newest checkpoints, metrics, evaluations."""
+    """What differs between two runs: state and replay rows of the newest checkpoints, measurements."""
     stores = [CheckpointStore(path / "checkpoints", keep=1) for path in (left, right)]
     loaded = [store.load() for store in stores]
     found = [f"step: {loaded[0][0]} and {loaded[1][0]}"] if loaded[0][0] != loaded[1][0] else []
@@ -51,7 +51,7 @@ def differing_runs(left: Path, right: Path) -> list[str]:
     for env in sorted(rows[0].keys() | rows[1].keys()):
         if env not in rows[0] or env not in rows[1] or not _same_rows(rows[0][env], rows[1][env]):
             found.append(f"replay rows of environment {env}")
-    for name in ("metrics", "evaluations"):
+    for name in ("metrics", "evaluations", "activations"):
         lines = [
             [{k: v for k, v in line.items() if k not in _MEASURED} for line in RunFolder(p).lines(name)]
             for p in (left, right)

@@ -58,6 +58,35 @@ def page(paths, tmp_path_factory):
         assert shown.errors == []
 
 
+def test_learned_activations_are_drawn(tmp_path):
+    path = make_run(tmp_path / "run", probes=3)
+    x = np.linspace(-5, 5, 101)
+    lines = []
+    for step in range(0, 300, 20):
+        kinked = {"coefficients": [0.0, 1.0 + step], "values": [*(step * x).tolist()[:-1], None]}
+        shared = {"coefficients": [step / 100, 2.0], "values": (x + step).tolist()}
+        functions = {"critic.1": [kinked, shared], "actor.1": [shared], "actor.3": [shared]}
+        lines.append({"step": step, "updates": step, "range": 5.0, "functions": functions})
+    write_lines(path / "activations.jsonl", lines)
+    write_report([load_run(path)], tmp_path / "report.html")
+    with Page() as shown:
+        shown.open(tmp_path / "report.html")
+        titles = "[...document.querySelectorAll('#activations figcaption strong')].map((node) => node.textContent)"
+        assert shown.run(titles) == ["critic.1 #0", "critic.1 #1", "actor.1, actor.3"]
+        rows = table(shown, "activation-1")
+        assert rows[0] == ["env step", "c0", "c1"]
+        assert [row[0] for row in rows[1:]] == ["0", "60", "120", "160", "220", "280"]
+        assert rows[-1] == ["280", "0", "281"]
+        drawn = shown.run("document.querySelector('#figure-activation-3 .plot').data.map((curve) => curve.y[0])")
+        assert drawn == [-5, 55, 115, 155, 215, 275]
+        assert shown.requests == []
+        assert shown.errors == []
+
+
+def test_a_run_without_learned_activations_has_no_section_for_them(page):
+    assert page.run("document.getElementById('activations')") is None
+
+
 def number(text):
     return float(text.replace(",", "").replace(" %", ""))
 

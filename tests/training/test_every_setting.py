@@ -28,6 +28,7 @@ BASE = {
     "threads": 1,
 }
 ATARI = {"env.episode_cap": 400, "evaluation.period": 0, "plasticity.monitor": False}  # pictures take long
+RATIONAL = {"network.activation": "rational"}
 SCHEDULED = {"ratio.steps": [100], "ratio.ratios": [1]}
 ADAPTIVE = {"replay_ratio": "1/2", "ratio.high": 2, "ratio.check_period": 50, "ratio.window": 20, "ratio.gap": 0.5}
 
@@ -74,6 +75,12 @@ CHANGES = {
     "network.activation": ("dqn", "tiny/pixels", {}, "tanh"),
     "network.first_activation": ("dqn", "tiny/pixels", {"network.hidden": [16, 16]}, "tanh"),
     "network.init": ("dqn", "tiny/pixels", {}, "xavier"),
+    "network.activation_version": ("dqn", "tiny/pixels", RATIONAL, "B"),
+    "network.activation_degrees": ("dqn", "tiny/pixels", RATIONAL, [7, 6]),
+    "network.activation_start": ("dqn", "tiny/pixels", RATIONAL, "tanh"),
+    "network.activation_groups": ("dqn", "tiny/pixels", RATIONAL | {"network.hidden": [16, 16]}, [2]),
+    "network.activation_rate_factor": ("dqn", "tiny/pixels", RATIONAL, 0.1),
+    "network.activation_max_grad_norm": ("dqn", "tiny/pixels", RATIONAL, 1e-3),
     "network.layer_norm": ("dqn", "tiny/pixels", {}, True),
     "network.fourier_features": ("sac", "tiny/match", {}, 4),
     "network.fourier_scale": ("sac", "tiny/match", {"network.fourier_features": 4}, 1.0),

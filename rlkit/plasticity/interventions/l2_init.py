@@ -1,9 +1,9 @@
 """L2-init: a pull of the parameters to where they started (Kumar et al. 2023, arXiv:2308.11958).
 
 coefficient / 2 sum (theta - theta_0)^2 in the loss of their network, over weights and biases of all layers;
-normalisations are free. theta_0 is the start of the run. Where other cures draw units anew, the draw becomes their
-theta_0: whoever applies them calls `recycled`. Copies of the method that take the norm without the square pull with
-the same force however far a parameter is; this one does not.
+normalisations and learned activations are free. theta_0 is the start of the run. Where other cures draw units anew, the
+draw becomes their theta_0: whoever applies them calls `recycled`. Copies of the method that take the norm without the
+square pull with the same force however far a parameter is; this one does not.
 """
 
 from __future__ import annotations

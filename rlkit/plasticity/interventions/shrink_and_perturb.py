@@ -4,7 +4,7 @@ Two forms, which are not comparable. `event`: every so many gradient steps, phi 
 initialiser, as SR-SPR (0.8, 0.2) and BBF (Schwarzer et al. 2023, arXiv:2305.19452: 0.5, 0.5) do it to their encoders;
 moments and step counts become 0, the target networks are blended with the same phi. `step`: after every gradient step,
 phi ~ N(0, 1) for each entry, as Dohare et al. 2024 (arXiv:2306.13812) write it; moments and target networks stay.
-Weights and biases are blended, normalisations are not.
+Weights and biases are blended, normalisations and learned activations are not.
 
 Deviates: all layers of all trained networks, the heads too, where SR-SPR and BBF draw the heads anew (layer_reset does
 that).

@@ -271,6 +271,7 @@
     ["ranks", "Ranks, norms and steps", ranksSection],
     ["replay-ratio", "Replay ratio", ratioSection],
     ["replay", "Replay health", replaySection],
+    ["activations", "Learned activations", activationsSection],
     ...(comparison ? [["comparison", "Runs compared", comparisonSection]] : []),
     ["data", "Data", dataSection],
   ];
@@ -817,6 +818,24 @@
     }), "replay");
   }
 
+  function activationsSection(box) {
+    box.append(el("p", { class: "lead" }, "What each learned function looks like at some times of the run, the later the stronger; dashed: its start. Starts of rationals are fitted between the dotted lines; outside, a rational is what its coefficients happen to make of it. activations.jsonl holds the coefficients."));
+    const grid = el("div", { class: "grid" });
+    current.activations.forEach((each, number) => {
+      const last = each.step.length - 1, strength = (t) => 0.25 + 0.75 * (last ? t / last : 1);
+      new Figure(grid, {
+        name: `activation-${number + 1}`, title: each.name, height: 220,
+        draw: (node) => plot(node, each.values.map((values, t) => line(each.x, values, `env step ${whole(each.step[t])}`, { color: seriesColour(0), width: t === last ? 2.2 : 1.2, dash: t === 0 && last ? "dash" : "solid" }, { mode: "lines", opacity: strength(t), hovertemplate: `f(%{x:.2f}) = %{y:.4~g}<br>env step ${whole(each.step[t])}<extra></extra>` })), {
+          height: 220, showlegend: false, margin: { l: 40, r: 14, t: 4, b: 28 }, xaxis: { showgrid: true, tickformat: "~g" }, yaxis: { zeroline: true, zerolinecolor: css("--axis") },
+          shapes: [-3, 3].map((x) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: css("--axis"), width: 1, dash: "dot" } })),
+        }),
+        table: () => ({ columns: ["env step", ...each.coefficients[0].map((_, k) => `c${k}`)], rows: each.step.map((step, t) => [step, ...each.coefficients[t]]) }),
+        csv: () => ({ columns: ["x", ...each.step.map((step) => `env step ${step}`)], rows: each.x.map((x, i) => [x, ...each.values.map((values) => values[i])]) }),
+      });
+    });
+    box.append(grid);
+  }
+
   // --- runs beside each other
 
   function comparisonSection(box) {
@@ -902,7 +921,7 @@
     keys.length = 0;
     delete document.documentElement.dataset.ready;
     const run = runs[state.run], holder = byId("sections"), boxes = [];
-    const shown = SECTIONS.filter(([id]) => current.dormancy || !OF_UNITS.has(id));
+    const shown = SECTIONS.filter(([id]) => (current.dormancy || !OF_UNITS.has(id)) && (current.activations || id !== "activations"));
     byId("contents").replaceChildren(...shown.map(([id, title]) => el("li", {}, el("a", { href: `#${id}` }, title))));
     for (const [id, title, fill] of shown) {
       const box = el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title));
