@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/monitor_overhead.py --threads 1 --rounds 5
 
 Probes come at the shortest default interval, 500 gradient steps (runs of more than 100,000 have longer ones). Two
-experiments that do the same but for the monitor take turns, each for one whole cycle of four probes. `share_by_parts`
-is the time of the probes of a cycle over that of the cycle in the run without them: it does not depend on the noise
-between two long runs. Between probes nothing is hooked: `hooks_between_probes` counts.
+experiments that do the same but for the monitor take turns, each for one whole cycle of four probes, with a third one
+that is the second over again: how far its ratio is from 1 is the noise. `share_by_parts` is the time of the probes of a
+cycle over that of the cycle in the runs without them: it does not depend on that noise. `share_at_default_period` is
+the same in a run of default length. Between probes nothing is hooked: `hooks_between_probes` counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import statistics
 import time
 
 from common import emit, interleave, machine, paired_ratios
+from rlkit.training.build import planned_updates
 from rlkit.training.experiment import Experiment
+from rlkit.training.plasticity import probe_period
 from rlkit.training.resolve import resolve
 
 CASES = {"dqn": "ALE/Pong-v5", "sac": "dmc/walker-walk"}
@@ -31,6 +34,16 @@ def make(agent: str, threads: int, monitor: bool) -> Experiment:
     while experiment.updates < 20:
         experiment.step()
     return experiment
+
+
+def default_period_of(agent: str) -> int:
+    """Gradient steps between probes in a run with default settings."""
+    config = resolve(agent, CASES[agent])
+    return probe_period(planned_updates(config))
+
+
+def rounded(ratio: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in ratio.items()}
 
 
 def cycle(experiment: Experiment, updates: int) -> float:
@@ -60,26 +73,30 @@ def main() -> None:
     arguments = parser.parse_args()
     emit(benchmark="monitor_overhead", threads=arguments.threads, period=PERIOD, **machine())
     for agent in [arguments.agent] if arguments.agent else list(CASES):
-        watched, plain = (make(agent, arguments.threads, monitor) for monitor in (True, False))
+        monitors = {"without": False, "with": True, "without again": False}
+        experiments = {name: make(agent, arguments.threads, monitor) for name, monitor in monitors.items()}
         updates = PERIOD * FULL_EVERY
-        found = interleave(
-            {"with": lambda e=watched, n=updates: cycle(e, n), "without": lambda e=plain, n=updates: cycle(e, n)},
-            arguments.rounds,
-        )
+        cases = {name: (lambda e=experiment, n=updates: cycle(e, n)) for name, experiment in experiments.items()}
+        found = interleave(cases, arguments.rounds)
+        watched = experiments["with"]
         light, full = (statistics.median(probe_seconds(watched, kind) for _ in range(5)) for kind in (False, True))
-        without = statistics.median(found["without"])
-        hooks = sum(len(module._forward_hooks) for module in watched.agent.networks.modules())
+        without = statistics.median(found["without"] + found["without again"])
+        share = ((FULL_EVERY - 1) * light + full) / without
+        default = default_period_of(agent)
         emit(
             case=f"{agent} on {CASES[agent]}",
-            ratio={key: round(value, 4) for key, value in paired_ratios(found["with"], found["without"]).items()},
-            share_by_parts=round(((FULL_EVERY - 1) * light + full) / without, 4),
+            ratio=rounded(paired_ratios(found["with"], found["without"])),
+            ratio_of_two_without=rounded(paired_ratios(found["without again"], found["without"])),
+            share_by_parts=round(share, 4),
+            default_period=default,
+            share_at_default_period=round(share * PERIOD / default, 4),
             light_probe_ms=round(1000 * light, 2),
             full_probe_ms=round(1000 * full, 2),
             update_and_steps_ms=round(1000 * without / updates, 2),
-            hooks_between_probes=hooks,
+            hooks_between_probes=sum(len(m._forward_hooks) for m in watched.agent.networks.modules()),
         )
-        watched.close()
-        plain.close()
+        for experiment in experiments.values():
+            experiment.close()
 
 
 if __name__ == "__main__":

@@ -63,8 +63,7 @@ class Plasticity:
                 losses=self._losses,
                 optimizers=list(agent.optimizers.values()),
             )
-        period = min(max(planned_updates(config) // _PROBES, _SHORTEST), _LONGEST)
-        self._period = (settings.period or period) if settings.monitor else 0
+        self._period = (settings.period or probe_period(planned_updates(config))) if settings.monitor else 0
         self._fixed: Batch | None = None  # states of the first probe: overlap and churn are taken on them
         self._probing = 0  # number of updates at which a probe is being taken
         self._measurements: list[Measurement] = []
@@ -264,6 +263,11 @@ def _summary(measurement: Measurement) -> dict[str, float]:
                 found[f"plasticity/{network}/{metric}"] = mean
     found |= {f"plasticity/{name}": value for name, value in measurement.metrics.items()}
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def probe_period(planned: int) -> int:
+    """Gradient steps between probes in a run of `planned` gradient steps, where no setting says otherwise."""
+    return min(max(planned // _PROBES, _SHORTEST), _LONGEST)
 
 
 @dataclasses.dataclass(frozen=True)
