@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Which test runs the Python examples of a page.
 PYTHON = {
+    "docs/ace.md": "tests/causal/test_direct_lingam.py",
     "docs/plasticity.md": "tests/plasticity/test_docs.py",
     "docs/plasticity_record.md": "tests/plasticity/test_docs.py",
     "docs/plugins/": "tests/plugins/test_docs.py",

@@ -1,5 +1,6 @@
 """Terminals that go, pipes that close, disks that fill, evaluations that are abandoned: nothing is lost."""
 
+import functools
 import json
 import os
 import signal
@@ -33,7 +34,9 @@ ARGUMENTS = [
 
 def start(tmp_path, program=("-m", "rlkit.cli.main"), **streams):
     command = [sys.executable, *program, *ARGUMENTS, "--runs", str(tmp_path)]
-    process = subprocess.Popen(command, **streams)
+    # Whoever starts the tests under nohup hands an ignored SIGHUP on.
+    heed = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    process = subprocess.Popen(command, preexec_fn=heed, **streams)
     while not list(tmp_path.glob("*/*/*/lock")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -42,7 +45,10 @@ def start(tmp_path, program=("-m", "rlkit.cli.main"), **streams):
 
 
 def check_stopped_well(tmp_path, process):
-    assert process.wait(timeout=60) == 130
+    try:
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
     run = only_run(tmp_path)
     assert RunFolder(run).run()["status"] == "interrupted"
     assert list(run.glob("checkpoints/*/manifest.json"))
