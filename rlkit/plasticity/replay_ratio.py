@@ -250,6 +250,8 @@ def _check_exact_zeros(agent: MonitoredAgent, graph: UnitGraph, network: str) ->
         with torch.no_grad():
             zero = bool((function(torch.tensor([[-1.0, -2.0]])) == 0).any())
         require(zero, "ratio.signal", "fau", f"dormant or srank: the activation of {layer.name} is never exactly 0")
+        one = layer.halves == 1  # of the two halves of CReLU one is always active: the fraction is 1/2 for ever
+        require(one, "ratio.signal", "fau", f"dormant or srank: half of what {layer.name} returns is always active")
 
 
 class _FractionOfActiveUnits:

@@ -407,7 +407,7 @@ def _weight_and_bias(reader: nn.Module, layer: UnitLayer, consumer: Consumer) ->
         raise ConfigError(
             f"mean activations of {layer.name!r} cannot be compensated",
             why=f"its consumer {consumer.layer!r} has the parameters {', '.join(views)}: not one weight and one bias",
-            fix="compensate: false",
+            fix="--intervention.NAME.compensate false",
             see=SEE,
         )
     return views["weight"], views["bias"]

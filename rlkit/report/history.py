@@ -143,7 +143,7 @@ class Resets:
 def resets(history: RecordPart, ledger: Sequence[Mapping[str, Any]]) -> Resets:
     """From ledger lines with `layer` and `units` (a list for each copy); units that the record lacks are left out."""
     places = {(row.name, row.copy): i for i, row in enumerate(history.layers)}
-    layer, unit, updates = [], [], []
+    found: dict[tuple[int, int], int] = {}  # each unit once at a moment, whoever has started it anew
     for line in ledger:
         if not isinstance(line.get("units"), list):
             continue
@@ -153,10 +153,9 @@ def resets(history: RecordPart, ledger: Sequence[Mapping[str, Any]]) -> Resets:
                 continue
             row = history.layers[i]
             known = [u for u in units if u < row.units]
-            layer += [i] * len(known)
-            unit += [row.first + u for u in known]
-            updates += [line["updates"]] * len(known)
-    return Resets(*(np.array(values, np.int64) for values in (layer, unit, updates)))
+            found |= {(row.first + u, line["updates"]): i for u in known}
+    unit, updates = ([key[part] for key in found] for part in (0, 1))
+    return Resets(*(np.array(values, np.int64) for values in (list(found.values()), unit, updates)))
 
 
 def survival(history: RecordPart, score: str, resets: Resets) -> tuple[Array, Array, Array]:

@@ -25,7 +25,7 @@ from rlkit.report.history import (
     resets,
     survival,
 )
-from rlkit.report.run_data import Line, RunData, dormant_share
+from rlkit.report.run_data import Line, RunData, dormant_share, looks
 from rlkit.report.statistics import interquartile_mean, interquartile_mean_interval
 from rlkit.report.verdict import definition_in_words, layer_name, verdict
 
@@ -391,5 +391,5 @@ def _last_share(run: RunData, threshold: float) -> float | None:
     if history is None:
         return None
     share = dormant_share(history, threshold, main_score(history))
-    finite = share[np.isfinite(share)]
+    finite = share[np.isfinite(share) & looks(history)]
     return float(finite[-1]) if finite.size else None

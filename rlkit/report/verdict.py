@@ -12,7 +12,7 @@ from rlkit.plasticity.measurement import THRESHOLDS, Definition, Probe
 from rlkit.plasticity.record import RecordLayer, RecordPart
 from rlkit.report.compare import FEWEST_SEEDS
 from rlkit.report.history import EXACT, LAGS, STOPS, Resets, hidden_layers, main_score, resets, survival
-from rlkit.report.run_data import RunData, dormant, dormant_share, scored_units
+from rlkit.report.run_data import RunData, dormant, dormant_share, looks, scored_units
 
 Array = np.ndarray[Any, Any]
 THRESHOLD = THRESHOLDS[-1]
@@ -34,7 +34,7 @@ def verdict(run: RunData, history: RecordPart | None) -> Verdict:
         return Verdict("Nothing can be said about dormant units: the run has no plasticity record.", [])
     score = main_score(history)
     share = dormant_share(history, THRESHOLD, score)
-    measured = np.flatnonzero(np.isfinite(share))
+    measured = np.flatnonzero(np.isfinite(share) & looks(history))
     if not measured.size:
         return Verdict("Nothing can be said about dormant units: no unit has a finite score.", [])
     last = int(measured[-1])
@@ -48,7 +48,7 @@ def verdict(run: RunData, history: RecordPart | None) -> Verdict:
     if found:
         sentences.append(_where(history, pooled, counts[last], units[last], found))
     sentences.append(_since(history, share, measured))
-    sentences.append(_cures(run.ledger, history, score, share))
+    sentences.append(_cures(run, history, score, share))
     return Verdict(_headline(float(share[last]), found, history, pooled, counts[last]), sentences)
 
 
@@ -78,10 +78,12 @@ def definition_in_words(definition: Definition, probe: Probe) -> str:
 def _headline(share: float, found: int, history: RecordPart, pooled: list[int], counts: Array) -> str:
     if found == 0:
         return "No hidden unit is dormant."
-    worst = history.layers[pooled[int(np.argmax(counts[pooled]))]]
-    many = "All units are" if share == 1 else f"About 1 unit in {round(1 / share):,} is" if share <= 0.4 else ""
+    worst = pooled[int(np.argmax(counts[pooled]))]
+    near = share <= 0.4 and abs(share * round(1 / share) - 1) <= 0.1  # else "1 in N" would be another number
+    many = "All units are" if share == 1 else f"About 1 unit in {round(1 / share):,} is" if near else ""
     many = many or f"{percent(share)} of the units are"
-    return f"{many} dormant, most of them in {layer_name(worst, history.layers)}."
+    part = "most" if 2 * counts[worst] > found else "the largest part"
+    return f"{many} dormant, {part} of them in {layer_name(history.layers[worst], history.layers)}."
 
 
 def _where(history: RecordPart, pooled: list[int], counts: Array, units: Array, found: int) -> str:
@@ -100,26 +102,30 @@ def _since(history: RecordPart, share: Array, measured: Array) -> str:
     top = measured[int(np.argmax(share[measured]))]
     text = f"At the first probe it was {percent(share[first])}, "
     text += f"at most {percent(share[top])} (env step {history.step[top]:,})."
-    looks = [t for t in measured if history.kind[t] != "post"]
-    below = [t for t in looks if share[t] < share[last] / 2]
+    below = [t for t in measured if share[t] < share[last] / 2]
     if share[last] == 0:
         return text
     if not below:
         return f"{text} It has been above half of its present value from the first probe on."
-    after = [t for t in looks if t > below[-1]]
+    after = [t for t in measured if t > below[-1]]
     since = after[0] if after else last
     return f"{text} It has stayed above half of its present value since env step {history.step[since]:,}."
 
 
-def _cures(ledger: Sequence[Mapping[str, Any]], history: RecordPart, score: str, share: Array) -> str:
+def _cures(run: RunData, history: RecordPart, score: str, share: Array) -> str:
+    ledger = run.ledger
     applied: dict[str, set[int]] = {}
     for line in ledger:
         if "intervention" in line:
             applied.setdefault(str(line["intervention"]), set()).add(int(line["updates"]))
+    chosen = run.config.get("plasticity", {}).get("interventions", ())
+    silent = [name for name in chosen if name not in applied]
+    left = "left no line in the ledger: in force at every step, or not yet due."
+    quiet = f"{' and '.join(silent)} {left} " if silent else ""
     if not applied:
-        return "No cure was applied."
+        return quiet.strip() or "No cure was applied."
     times = " and ".join(f"{name} {len(at):,} {'time' if len(at) == 1 else 'times'}" for name, at in applied.items())
-    text = f"Cures that acted: {times}"
+    text = f"{quiet}Cures that acted: {times}"
     fresh = resets(history, ledger)
     if fresh.unit.size:
         text += f"; {fresh.unit.size:,} units were started anew"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlkit.agents.agent import Agent
 from rlkit.configs.schema import RunConfig
-from rlkit.core.errors import ConfigError
+from rlkit.core.errors import ConfigError, require
 from rlkit.core.seeding import SeedTree, generator_state, load_generator_state
 from rlkit.core.typing import State
 from rlkit.plasticity import interventions, replay_ratio, scores
@@ -41,6 +41,14 @@ class Plasticity:
         self.ratio: ReplayRatio = replay_ratio.find(settings.replay_ratio).build(
             config.replay_ratio, config.ratio, agent
         )
+        signal = config.ratio.signal if settings.replay_ratio == "adaptive" else "fau"
+        require(
+            settings.monitor or signal == "fau",
+            "plasticity.monitor",
+            False,
+            f"true with ratio.signal {signal}, which the monitor's probes tell",
+            "docs/plasticity.md",
+        )
         self._cures: dict[str, Intervention] = {
             name: interventions.find(name).build(getattr(config.intervention, name)) for name in settings.interventions
         }
@@ -66,6 +74,7 @@ class Plasticity:
         self._period = (settings.period or probe_period(planned_updates(config))) if settings.monitor else 0
         self._fixed: Batch | None = None  # states of the first probe: overlap and churn are taken on them
         self._probing = 0  # number of updates at which a probe is being taken
+        self._treated_at = -1  # number of updates at which the last cure acted
         self._measurements: list[Measurement] = []
         self._events: list[LedgerEvent] = []
         self._latest: dict[str, float] = {}  # of the last probe, for the next line of metrics
@@ -90,43 +99,56 @@ class Plasticity:
         if not due and not probing:
             return
         batch = self._draw(updates)
-        if probing:
-            self._measure(
+        measurement = None
+        if self._monitor is not None:
+            measurement = self._measure(
                 "pre" if due else "probe",
                 batch,
                 progress.env_steps,
                 updates,
-                full=self._is_full(updates),
+                full=probing and self._is_full(updates),
                 gradients=any(self._cures[name].score in scores.GRADIENT_SCORES for name in due),
                 before=before,
             )
         for name in due:
-            self._treat(name, batch, progress)
+            measurement = self._treat(name, measurement, batch, progress)
+        if due and self._monitor is not None:
+            # Without gradient scores: a unit whose outgoing weights are zero has no gradient before the next update.
+            self._measure("post", batch, progress.env_steps, updates, full=False)
+            self._treated_at = updates
 
     def finish(self, progress: Progress) -> None:
-        """The last look at the networks of a finished run; a continued one does not notice it."""
-        if self._monitor is None or self._period == 0 or self._fixed is None:
+        """The last look at the networks of a finished run; a continued one does not notice it.
+
+        A network that has just been treated was looked at before that, and is not anew: it has to learn first.
+        """
+        if self._monitor is None or self._period == 0 or self._fixed is None or self._treated_at == progress.updates:
             return
         state = self._monitor.state_dict()
         self._measure("end", self._draw(progress.updates), progress.env_steps, progress.updates, full=True)
         self._monitor.load_state_dict(state)
 
-    def _treat(self, name: str, batch: Batch, progress: Progress) -> None:
-        cure, updates = self._cures[name], progress.updates
-        measurement = None
-        if self._monitor is not None:
-            gradients = cure.score in scores.GRADIENT_SCORES
-            measurement = self._measure("pre", batch, progress.env_steps, updates, full=False, gradients=gradients)
+    def _treat(
+        self, name: str, measurement: Measurement | None, batch: Batch, progress: Progress
+    ) -> Measurement | None:
+        """Apply a cure. What the next one of the same moment goes by: all take what was measured before the first.
+
+        What one has recycled has no gradient yet, and would be dormant for the next. Only networks of other layers are
+        measured anew.
+        """
         values = self._values(batch)
-        events = cure.apply(self._agent, measurement, self._rngs[name])
+        events = self._cures[name].apply(self._agent, measurement, self._rngs[name])
         change = float((self._values(batch) - values).abs().max()) if events else 0.0
-        about = {"updates": updates, "intervention": name, "largest_change_of_values": change}
+        about = {"updates": progress.updates, "intervention": name, "largest_change_of_values": change}
         self._events += [dataclasses.replace(event, details=about | event.details) for event in events]
         self._tell_recycled(events)
-        if self._monitor is not None:
-            self._monitor.use_graph(self._agent.unit_graph())
-            # Without gradient scores: a unit whose outgoing weights are zero has no gradient before the next update.
-            self._measure("post", batch, progress.env_steps, updates, full=False)
+        if self._monitor is None or measurement is None:
+            return measurement
+        graph = self._agent.unit_graph()
+        self._monitor.use_graph(graph)
+        if {layer.name for layer in graph.layers} <= set(measurement.layers):
+            return measurement
+        return self._measure("pre", batch, progress.env_steps, progress.updates, full=False, gradients=True)
 
     @torch.no_grad()
     def _values(self, batch: Batch) -> Tensor:
@@ -172,11 +194,6 @@ class Plasticity:
     ) -> Measurement:
         assert self._monitor is not None
         self._probing = updates
-        last = self._measurements[-1] if self._measurements else None
-        if last is not None and (last.kind, kind, last.updates) == ("pre", "pre", updates):
-            has_gradients = any("ace" in layer.scores for layer in last.layers.values())
-            if has_gradients or not gradients:
-                return last  # taken for the schedule, or for the cure before this one
         measurement = self._monitor.measure(
             batch,
             step=env_steps,
@@ -189,6 +206,9 @@ class Plasticity:
         )
         if self._period:
             self._measurements.append(measurement)
+        if kind == "post":  # a cure's handiwork: no sign of how the networks fare
+            return measurement
+        if self._period:
             self._latest = _summary(measurement)
             self.dormant_share = measurement.dormant_fraction(THRESHOLDS[-1])
         self.ratio.measured(measurement)
@@ -232,6 +252,7 @@ class Plasticity:
             "monitor": None if self._monitor is None else self._monitor.state_dict(),
             "fixed": None if self._fixed is None else {key: value.clone() for key, value in self._fixed.items()},
             "latest": dict(self._latest),
+            "treated_at": self._treated_at,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -246,6 +267,7 @@ class Plasticity:
         fixed = state["fixed"]
         self._fixed = None if fixed is None else TensorDict(fixed, batch_size=[len(fixed["observation"])])
         self._latest = dict(state["latest"])
+        self._treated_at = state["treated_at"]
 
 
 def _summary(measurement: Measurement) -> dict[str, float]:

@@ -147,6 +147,9 @@ def test_activations_that_are_never_zero_are_refused_for_fau():
     with pytest.raises(ConfigError, match="never exactly 0"):
         AdaptiveReplayRatio(LOW, AdaptiveConfig(), agent)
     AdaptiveReplayRatio(LOW, AdaptiveConfig(signal="srank"), agent)
+    with pytest.raises(ConfigError, match="always active"):
+        crelu = make_sac(network=NetworkConfig(hidden=(8,), activation="crelu"))
+        AdaptiveReplayRatio(LOW, AdaptiveConfig(), crelu)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_resets_are_found_in_the_ledger_whatever_else_is_in_it(tmp_path):
         {"step": 1, "updates": 10, "kind": "redo", "layer": "net.a", "units": [[], [1]]},  # a copy that is not there
         {"step": 1, "updates": 20, "kind": "redo", "layer": "net.a", "units": [[1, 7]]},  # 7 is no unit of it
         {"step": 1, "updates": 20, "kind": "full_reset", "units": "all"},
+        {"step": 1, "updates": 10, "kind": "regrama", "layer": "net.a", "units": [[2]]},  # the same unit at that moment
     ]
     found = resets(history, ledger)
     assert found.unit.tolist() == [0, 2, 1]

@@ -80,6 +80,35 @@ def test_headlines(tmp_path, scores, headline):
     assert words_of(by_hand(tmp_path / "run", [("probe", 5, scores)]))[0] == headline
 
 
+def test_what_is_right_after_a_cure_is_no_verdict(tmp_path):
+    rows = [("probe", 5, [0, 1, 1, 1]), ("pre", 10, [0, 0, 1, 1]), ("post", 10, [1, 1, 1, 1])]
+    path = by_hand(tmp_path / "run", rows)
+    headline, text = words_of(path)
+    assert headline.startswith("50.0 %")
+    assert "at most 50.0 % (env step 10)" in text
+    shares = [row["values"] for row in comparison([load_run(path)] * 2)["dormant"] if row["threshold"] == 0.1]
+    assert shares == [[0.5, 0.5]]
+
+
+def test_the_largest_part_is_not_most(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"format": 1, "agent": "dqn", "env": "gym/X", "seed": 0}))
+    with_one = LayerMeasurement(8, 1, {"redo": np.array([[0.0] + [1.0] * 7])}, {})
+    writer = RecordWriter(tmp_path / "run" / "plasticity" / "record.bin", DEFINITIONS, Probe(8, "given"))
+    writer.append(Measurement(5, 5, "probe", {f"net.{name}": with_one for name in "abc"}))
+    writer.close()
+    headline = words_of(tmp_path / "run")[0]
+    assert headline == "About 1 unit in 8 is dormant, the largest part of them in net.a."
+
+
+def test_cures_that_leave_no_line_are_named(tmp_path):
+    path = by_hand(tmp_path / "run", [("probe", 5, [0, 1, 1, 1])])
+    (path / "config.yaml").write_text("plasticity: {interventions: [l2_init]}\n")
+    text = words_of(path)[1]
+    assert "l2_init left no line in the ledger" in text
+    assert "No cure was applied" not in text
+
+
 def test_a_run_without_cures_says_so(tmp_path):
     assert "No cure was applied." in words_of(make_run(tmp_path / "run", cure=False))[1]
 

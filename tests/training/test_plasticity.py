@@ -189,3 +189,52 @@ def test_l2_init_pulls_to_where_a_unit_has_started_anew(other):
     expected = {"redo": "online.trunk.0", "layer_reset": "online.head"}[other]
     assert all(name.startswith(expected) for name in moved)
     experiment.close()
+
+
+def test_cures_of_one_moment_go_by_what_was_there_before_the_first(tmp_path):
+    """What ReDo has just recycled has no gradient yet; ACE's reset must not take that for dormancy."""
+    every = {
+        "intervention__redo__every": 60,
+        "intervention__ace_reset__every": 60,
+        "intervention__redo__threshold": 0.5,
+    }
+    found = {}
+    for cures in (("ace_reset",), ("redo", "ace_reset")):
+        changes = {key: value for key, value in every.items() if key.split("__")[1] in cures}
+        settings = config("sac-gym", plasticity__interventions=cures, **OFTEN, **changes)
+        assert train(settings, tmp_path / "_".join(cures)) == 0
+        ledger = RunFolder(only_run(tmp_path / "_".join(cures))).lines("ledger")
+        line = next(line for line in ledger if line.get("intervention") == "ace_reset")
+        changed = ("largest_change_of_values", "weight_change", "rng")  # by ReDo, before
+        found[cures] = {key: value for key, value in line.items() if key not in changed}
+    first, second = found.values()
+    assert first == second
+
+
+def test_the_numbers_of_a_run_are_not_those_right_after_a_cure(tmp_path):
+    settings = config("sac-gym", plasticity__interventions=("redo",), intervention__redo__every=20, **OFTEN)
+    experiment = Experiment(settings)
+    kinds = []
+    measure = experiment.plasticity._monitor.measure
+
+    def watched(*args, **kwargs):
+        found = measure(*args, **kwargs)
+        kinds.append((kwargs["kind"], found))
+        return found
+
+    experiment.plasticity._monitor.measure = watched
+    while not any(kind == "post" for kind, _ in kinds):
+        experiment.step()
+    pre = [found for kind, found in kinds if kind == "pre"][-1]
+    assert experiment.plasticity.dormant_share == pre.dormant_fraction(0.1)
+    assert experiment.plasticity.take_metrics()["plasticity/dormant_0.1"] == pre.dormant_fraction(0.1)
+    count = len(kinds)
+    experiment.plasticity.finish(experiment.progress)
+    assert len(kinds) == count  # no last look right after a treatment
+    experiment.close()
+
+
+def test_a_ratio_that_goes_by_probes_needs_them():
+    flags = {"plasticity.replay_ratio": "adaptive", "ratio.high": 2, "replay_ratio": "1/2", "ratio.signal": "dormant"}
+    with pytest.raises(ConfigError, match="monitor is False"):
+        Experiment(resolve("dqn", "gym/CartPole-v1", flags=flags | {"plasticity.monitor": False}))

@@ -62,7 +62,7 @@ class ContinualBackpropConfig:
     report_every: int = 10_000  # gradient steps between lines of the ledger
 
     def __post_init__(self) -> None:
-        key = "continual_backprop"
+        key = "intervention.continual_backprop"
         require(0 <= self.replacement_rate <= 1, f"{key}.replacement_rate", self.replacement_rate, "0 to 1", SEE)
         require(self.maturity >= 0, f"{key}.maturity", self.maturity, "0 or more", SEE)
         require(0 <= self.decay < 1, f"{key}.decay", self.decay, "0 or more, below 1", SEE)

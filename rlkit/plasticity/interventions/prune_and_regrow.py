@@ -52,7 +52,7 @@ class PruneAndRegrowConfig:
     layers: Layers = "inner"  # all: also each network's first layer and its heads
 
     def __post_init__(self) -> None:
-        key = "prune_and_regrow"
+        key = "intervention.prune_and_regrow"
         require_one_of(f"{key}.mode", self.mode, Mode)
         require(self.every >= 1, f"{key}.every", self.every, "1 or more", SEE)
         for name in ("share_start", "share_end"):
@@ -113,9 +113,9 @@ class PruneAndRegrow:
         self._weights = self._find(agent)
         if not any(self._weights.values()):
             raise ConfigError(
-                "prune_and_regrow.layers is inner, and no network has an inner layer",
+                "intervention.prune_and_regrow.layers is inner, and no network has an inner layer",
                 why="a network's first layer and its heads are left alone",
-                fix="--prune_and_regrow.layers all, or a deeper network",
+                fix="--intervention.prune_and_regrow.layers all, or a deeper network",
                 see="docs/plasticity.md",
             )
         self._steps = dict.fromkeys(self._weights, 0)
