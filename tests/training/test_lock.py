@@ -13,7 +13,7 @@ import pytest
 from rlkit.core.errors import ResumeError
 from rlkit.training.run_folder import RunFolder
 
-ROUNDS = 300
+ROUNDS = 150
 
 
 def take_each(number, barrier, folder):
@@ -65,7 +65,7 @@ def contend(turns, folder):
 
 def test_a_lock_that_is_given_back_while_others_ask_for_it(tmp_path):
     forks = multiprocessing.get_context("fork")
-    processes = [forks.Process(target=contend, args=(500, tmp_path)) for _ in range(3)]
+    processes = [forks.Process(target=contend, args=(100, tmp_path)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
