@@ -44,7 +44,6 @@ def changed(run, **flags):
     [
         {"network__hidden": "[64]"},
         {"replay__capacity": 400},
-        {"replay__sampler": "per"},
         {"replay__prefetch": True},
         {"plasticity__interventions": "[redo]"},
         {"env_steps": 100},
