@@ -147,8 +147,8 @@ def test_activations_that_are_never_zero_are_refused_for_fau():
     with pytest.raises(ConfigError, match="never exactly 0"):
         AdaptiveReplayRatio(LOW, AdaptiveConfig(), agent)
     AdaptiveReplayRatio(LOW, AdaptiveConfig(signal="srank"), agent)
+    crelu = make_sac(network=NetworkConfig(hidden=(8,), activation="crelu"))
     with pytest.raises(ConfigError, match="always active"):
-        crelu = make_sac(network=NetworkConfig(hidden=(8,), activation="crelu"))
         AdaptiveReplayRatio(LOW, AdaptiveConfig(), crelu)
 
 
