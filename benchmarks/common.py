@@ -115,3 +115,8 @@ def worker(python: Path, script: Path, *arguments: str, threads: int) -> float:
     if done.returncode != 0:
         raise RuntimeError(f"{script.name} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.strip().splitlines()[-1])
+
+
+def rounded(ratio: Mapping[str, float], digits: int = 2) -> dict[str, float]:
+    """To as many decimals as the noise leaves."""
+    return {name: round(value, digits) for name, value in ratio.items()}

@@ -15,7 +15,7 @@ import argparse
 import statistics
 import time
 
-from common import emit, interleave, machine, paired_ratios
+from common import emit, interleave, machine, paired_ratios, rounded
 from rlkit.training.build import planned_updates
 from rlkit.training.experiment import Experiment
 from rlkit.training.plasticity import probe_period
@@ -40,10 +40,6 @@ def default_period_of(agent: str) -> int:
     """Gradient steps between probes in a run with default settings."""
     config = resolve(agent, CASES[agent])
     return probe_period(planned_updates(config))
-
-
-def rounded(ratio: dict[str, float]) -> dict[str, float]:
-    return {key: round(value, 4) for key, value in ratio.items()}
 
 
 def cycle(experiment: Experiment, updates: int) -> float:
@@ -85,8 +81,8 @@ def main() -> None:
         default = default_period_of(agent)
         emit(
             case=f"{agent} on {CASES[agent]}",
-            ratio=rounded(paired_ratios(found["with"], found["without"])),
-            ratio_of_two_without=rounded(paired_ratios(found["without again"], found["without"])),
+            ratio=rounded(paired_ratios(found["with"], found["without"]), 4),
+            ratio_of_two_without=rounded(paired_ratios(found["without again"], found["without"]), 4),
             share_by_parts=round(share, 4),
             default_period=default,
             share_at_default_period=round(share * PERIOD / default, 4),

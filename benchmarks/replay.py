@@ -17,16 +17,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from common import emit, interleave, machine, paired_ratios
+from common import emit, interleave, machine, paired_ratios, rounded
 from rlkit.core.timestep import TimeStep
 from rlkit.replay import ReplayBuffer, Window
 from rlkit.replay.samplers import make
+from rlkit.training.memory import free_memory
 
 OBSERVATIONS, ACTIONS = 24, 6  # walker-walk
 SAMPLERS = ("uniform", "rr-c", "per", "per-rank", "rr-m")
@@ -489,7 +489,7 @@ def curves(quick: bool, rounds: int, least: float, only: str) -> None:
         for rows in [rows for rows in capacities if kind == "state" or rows <= 1_000_000]:
             if not chosen:
                 continue
-            if rows * BYTES_PER_ROW[kind] > free_memory():
+            if rows * BYTES_PER_ROW[kind] > free_memory().amount:
                 emit(part="batch against capacity", data=kind, rows=rows, left_out="does not fit into the memory")
                 continue
             data = Data(kind, rows)
@@ -515,17 +515,6 @@ def curves(quick: bool, rounds: int, least: float, only: str) -> None:
             emit(
                 part="batch against environments", data="state", case=name, envs=num_envs, rows=rows, batch=batch, **row
             )
-
-
-def free_memory() -> int:
-    """Bytes that the system can still give out."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-
-
-def rounded(ratio: dict[str, float]) -> dict[str, float]:
-    """Two decimals are more than the noise leaves."""
-    return {name: round(value, 2) for name, value in ratio.items()}
 
 
 def main() -> None:

@@ -96,6 +96,11 @@ def main_score(history: RecordPart) -> str:
     return "redo" if "redo" in history.scores else history.scores[0]
 
 
+def looks(history: RecordPart) -> Array:
+    """Which measurements say how the networks fare, bool [T]: not those right after a cure."""
+    return np.array([kind != "post" for kind in history.kind], bool)
+
+
 def hidden_layers(history: RecordPart, score: str) -> list[int]:
     """Layers that have the score: output layers have gradient scores only."""
     finite = history.codes[score] != score_codec.NOT_FINITE
@@ -168,13 +173,11 @@ def survival(history: RecordPart, score: str, resets: Resets) -> tuple[Array, Ar
     bins, layers = len(STOPS) + 1, len(history.layers)
     again = np.zeros((len(LAGS), layers), np.uint32)
     reset, others = (np.zeros((len(LAGS), layers, bins), np.uint32) for _ in range(2))
-    looks = np.array(
-        [t for t, kind in enumerate(history.kind) if kind != "post" and history.present[score][t]], np.int64
-    )
-    if not looks.size or not resets.unit.size:
+    probes = np.flatnonzero(looks(history) & history.present[score])
+    if not probes.size or not resets.unit.size:
         return reset, again, others
-    look_updates, first = np.unique(history.updates[looks], return_index=True)
-    looks = looks[first]
+    look_updates, first = np.unique(history.updates[probes], return_index=True)
+    probes = probes[first]
     order = np.lexsort((resets.updates, resets.unit))
     unit, updates, layer = resets.unit[order], resets.updates[order], resets.layer[order]
     following = np.full(len(unit), np.iinfo(np.int64).max)  # the unit's next reset
@@ -184,8 +187,8 @@ def survival(history: RecordPart, score: str, resets: Resets) -> tuple[Array, Ar
     codes = history.codes[score]
     for k, lag in enumerate(LAGS):
         look = np.searchsorted(look_updates, updates, side="right") + lag - 1
-        seen = look < len(looks)
-        when = looks[look[seen]]
+        seen = look < len(probes)
+        when = probes[look[seen]]
         found = codes[when, unit[seen]]
         finite = found != score_codec.NOT_FINITE
         gone = following[seen] < history.updates[when]

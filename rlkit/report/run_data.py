@@ -149,8 +149,3 @@ def dormant_share(
     share = np.full(len(part.step), np.nan)
     share[measured] = counts[measured].sum(axis=1) / units[measured].sum(axis=1)
     return share
-
-
-def looks(part: RecordPart) -> Array:
-    """Which measurements say how the networks fare, bool [T]: not those right after a cure."""
-    return np.array([kind != "post" for kind in part.kind], bool)

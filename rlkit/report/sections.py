@@ -20,12 +20,13 @@ from rlkit.report.history import (
     counts_at_stops,
     hidden_layers,
     joined,
+    looks,
     main_score,
     most_dormant,
     resets,
     survival,
 )
-from rlkit.report.run_data import Line, RunData, dormant_share, looks
+from rlkit.report.run_data import Line, RunData, dormant_share
 from rlkit.report.statistics import interquartile_mean, interquartile_mean_interval
 from rlkit.report.verdict import definition_in_words, layer_name, verdict
 

@@ -11,8 +11,8 @@ import numpy as np
 from rlkit.plasticity.measurement import THRESHOLDS, Definition, Probe
 from rlkit.plasticity.record import RecordLayer, RecordPart
 from rlkit.report.compare import FEWEST_SEEDS
-from rlkit.report.history import EXACT, LAGS, STOPS, Resets, hidden_layers, main_score, resets, survival
-from rlkit.report.run_data import RunData, dormant, dormant_share, looks, scored_units
+from rlkit.report.history import EXACT, LAGS, STOPS, Resets, hidden_layers, looks, main_score, resets, survival
+from rlkit.report.run_data import RunData, dormant, dormant_share, scored_units
 
 Array = np.ndarray[Any, Any]
 THRESHOLD = THRESHOLDS[-1]
